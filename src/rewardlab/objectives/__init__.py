@@ -1,0 +1,16 @@
+"""Objectives: scores -> loss. Pure torch; no model, no text.
+
+``OBJECTIVES`` is the one table of names. A new objective is one function, one line here, one test file and one row in
+the docs.
+"""
+
+from __future__ import annotations
+
+from rewardlab.objectives.pairwise import BradleyTerry, bradley_terry_loss
+from rewardlab.objectives.reduction import PairTargets
+
+OBJECTIVES = {
+    "bradley_terry": BradleyTerry,
+}
+
+__all__ = ["OBJECTIVES", "BradleyTerry", "PairTargets", "bradley_terry_loss"]
