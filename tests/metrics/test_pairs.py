@@ -1,0 +1,199 @@
+"""rewardlab.metrics.pairs: what is counted, how it is clustered, what is refused. Scores are given."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rewardlab.errors import DataError
+from rewardlab.metrics import (
+    evaluate_scores,
+    expected_calibration_error,
+    log_loss,
+    longer_is_chosen,
+    mean_margin,
+    pairwise_accuracy,
+    shorter_is_chosen,
+)
+from rewardlab.types import Pair, PromptGroup
+
+
+def pair_group(prompt: str = "p", chosen: str = "aa", rejected: str = "b", **more) -> PromptGroup:
+    return PromptGroup(prompt, (chosen, rejected), pairs=(Pair(0, 1),), **more)
+
+
+def simulated(number: int = 400) -> tuple[list[PromptGroup], list[list[float]]]:
+    """Pairs with prompts in common, subsets, ties and lengths that say nothing."""
+    generator = np.random.default_rng(0)
+    groups, scores = [], []
+    for index in range(number):
+        lengths = generator.integers(1, 9, 2)
+        subset = ["easy", "hard"][index % 2]
+        groups.append(pair_group(f"p{index // 3}", "x" * lengths[0], "y" * lengths[1], subset=subset, id=index))
+        scores.append([float(round(generator.normal(1.0, 1.5), 1)), 0.0])
+    return groups, scores
+
+
+def test_by_hand() -> None:
+    """Three pairs with margins 2, 0, -1: accuracy 1/3, one tie, margin 1/3; lengths 2:1, 3:3, 1:4.
+
+    Log loss: (log(1 + e^-2) + log 2 + log(1 + e)) / 3.
+    """
+    groups = [pair_group("p", "aa", "b"), pair_group("q", "aaa", "bbb"), pair_group("r", "a", "bbbb")]
+    result = evaluate_scores(groups, [[2.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    assert result.num_pairs == result.num_prompts == 3
+    assert result.accuracy.value == pytest.approx(1 / 3)
+    assert result.margin.value == pytest.approx(1 / 3)
+    expected = (math.log1p(math.exp(-2)) + math.log(2) + math.log1p(math.e)) / 3
+    assert result.log_loss.value == pytest.approx(expected)
+    assert result.longer_wins.value == pytest.approx(1 / 3)
+    assert result.shorter_wins.value == pytest.approx(1 / 3)
+    assert result.ties == 1
+    assert result.subsets == {}
+
+
+def test_values_are_those_of_the_metric_functions() -> None:
+    groups, scores = simulated()
+    result = evaluate_scores(groups, scores)
+    chosen, rejected = np.array(scores).T
+    lengths = np.array([[len(text) for text in group.completions] for group in groups]).T
+    margins = chosen - rejected
+    assert result.accuracy.value == pytest.approx(pairwise_accuracy(chosen, rejected), rel=1e-12)
+    assert result.margin.value == pytest.approx(mean_margin(chosen, rejected), rel=1e-12)
+    assert result.log_loss.value == pytest.approx(log_loss(margins), rel=1e-12)
+    assert result.ece.value == pytest.approx(expected_calibration_error(margins), rel=1e-12)
+    assert result.longer_wins.value == pytest.approx(longer_is_chosen(*lengths), rel=1e-12)
+    assert result.shorter_wins.value == pytest.approx(shorter_is_chosen(*lengths), rel=1e-12)
+    assert result.ties == np.sum(margins == 0) > 0
+
+
+def test_json_is_exactly_as_designed() -> None:
+    groups, scores = simulated()
+    result = evaluate_scores(groups, scores, resamples=50, seed=3, confidence=0.9)
+    out = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    for name in ("accuracy", "log_loss", "ece", "margin", "longer_wins", "shorter_wins"):
+        assert set(out[name]) == {"value", "low", "high"}
+        assert out[name]["low"] <= out[name]["value"] <= out[name]["high"]
+    assert out["num_pairs"] == 400
+    assert out["num_prompts"] == 134
+    assert list(out["subsets"]) == ["easy", "hard"]
+    assert set(out["subsets"]["easy"]) == {"num_pairs", "accuracy"}
+    assert set(out["subsets"]["easy"]["accuracy"]) == {"value", "low", "high"}
+    assert out["bootstrap"] == {"unit": "prompt", "confidence": 0.9, "resamples": 50, "seed": 3}
+    assert "pairs" not in out
+
+
+def test_every_pair_of_every_group_once() -> None:
+    """A ranking a > b > c is three pairs of one prompt: (0,1), (0,2), (1,2), margins 1, 3, 2."""
+    ranking = PromptGroup("p", ("a", "bb", "ccc"), pairs=(Pair(0, 1), Pair(0, 2), Pair(1, 2)), id="r7", subset="s")
+    other = PromptGroup("q", ("a", "b"), pairs=(Pair(1, 0),))
+    result = evaluate_scores([ranking, other], [[3.0, 2.0, 0.0], [0.0, 5.0]])
+    assert [pair.margin for pair in result.pairs] == [1.0, 3.0, 2.0, 5.0]
+    assert (result.num_pairs, result.num_prompts) == (4, 2)
+    second = result.pairs[1]
+    assert (second.group, second.pair, second.id, second.subset) == (0, Pair(0, 2), "r7", "s")
+    assert (second.chosen_score, second.rejected_score) == (3.0, 0.0)
+    assert (second.chosen_length, second.rejected_length) == (1, 3)
+
+
+def test_weights_and_margins_of_the_loss_do_not_count() -> None:
+    """``weight`` and ``margin`` belong to the training loss: accuracy means the same with and without them."""
+    groups, scores = simulated(30)
+    weighted = [replace(group, pairs=(Pair(0, 1, margin=3.0, weight=9.0),)) for group in groups]
+    assert evaluate_scores(weighted, scores).to_dict() == evaluate_scores(groups, scores).to_dict()
+
+
+def test_subsets_add_up_to_the_whole() -> None:
+    """Pairs without a subset get a line of their own; nothing is left out of the table."""
+    groups = [pair_group("p", subset="a"), pair_group("q", subset="a"), pair_group("r")]
+    result = evaluate_scores(groups, [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    assert {name: (s.num_pairs, s.accuracy.value) for name, s in result.subsets.items()} == {
+        "a": (2, 0.5),
+        "(none)": (1, 1.0),
+    }
+    assert result.subsets["(none)"].accuracy.low is None  # one prompt
+
+
+def test_a_subset_is_what_it_would_be_alone() -> None:
+    groups, scores = simulated()
+    whole = evaluate_scores(groups, scores)
+    alone = evaluate_scores(groups[::2], scores[::2])
+    assert whole.subsets["easy"].accuracy == alone.accuracy
+
+
+def test_pairs_of_one_prompt_are_one_cluster() -> None:
+    """Ten copies of each pair under the same prompt add no information: the interval stays as wide.
+
+    As ten prompts each they would claim about 1/sqrt(10) of the width.
+    """
+    groups, scores = simulated()
+    groups = [replace(group, prompt=f"own {index}") for index, group in enumerate(groups)]
+    once = evaluate_scores(groups, scores).accuracy
+    copied = evaluate_scores(groups * 10, scores * 10).accuracy
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high))
+
+
+def test_text_and_message_prompts_that_render_alike_are_one_cluster() -> None:
+    groups = [pair_group("hello"), pair_group("hello")]
+    groups[1] = replace(groups[1], prompt=({"role": "user", "content": "hello"},))
+    assert evaluate_scores(groups, [[1.0, 0.0]] * 2).num_prompts == 1
+
+
+def test_rows_without_a_prompt_are_not_one_cluster() -> None:
+    """Otherwise a set without prompts would be one cluster and have no interval at all."""
+    groups = [pair_group(""), pair_group(""), PromptGroup((), ("a", "b"), pairs=(Pair(),))]
+    result = evaluate_scores(groups, [[1.0, 0.0]] * 3)
+    assert result.num_prompts == 3
+    assert result.accuracy.low is not None
+
+
+def test_one_prompt_has_no_interval() -> None:
+    result = evaluate_scores([pair_group(), pair_group()], [[1.0, 0.0]] * 2)
+    assert result.to_dict()["accuracy"] == {"value": 1.0, "low": None, "high": None}
+    assert result.above_length_baselines is None
+
+
+def test_row_order_does_not_matter() -> None:
+    groups, scores = simulated()
+    order = np.random.default_rng(1).permutation(len(groups))
+    shuffled = evaluate_scores([groups[i] for i in order], [scores[i] for i in order]).to_dict()
+    straight = evaluate_scores(groups, scores).to_dict()
+    for name in ("accuracy", "longer_wins", "shorter_wins"):  # sums of whole numbers: exact
+        assert shuffled[name] == straight[name]
+    assert shuffled["log_loss"] == pytest.approx(straight["log_loss"], rel=1e-12)
+    assert shuffled["subsets"] == straight["subsets"]
+
+
+@pytest.mark.parametrize(("wins", "above"), [(95, True), (62, False), (40, False)])
+def test_above_length_baselines(wins: int, above: bool) -> None:
+    """100 prompts, the longer chosen in 60: 95 wins are clearly above, 62 have a lower bound near 0.52."""
+    groups = [pair_group(f"p{i}", *(("aa", "b") if i < 60 else ("a", "bb"))) for i in range(100)]
+    result = evaluate_scores(groups, [[1.0, 0.0] if i < wins else [0.0, 1.0] for i in range(100)])
+    assert result.best_length_baseline == 0.6
+    assert result.above_length_baselines is above
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([[1.0, 0.0], [math.nan, 0.0]], "b.jsonl:2: the score of completion 0 is nan, expected a finite number"),
+        ([[1.0, math.inf], [0.0, 0.0]], "a.jsonl:1: the score of completion 1 is inf"),
+        ([[1.0, 0.0]], "2 groups but 1 lists of scores"),
+        ([[1.0, 0.0], [1.0]], "b.jsonl:2: 2 completions but 1 scores"),
+    ],
+)
+def test_scores_that_cannot_be_trusted_are_refused(scores, said: str) -> None:
+    groups = [pair_group(source="a.jsonl:1"), pair_group(source="b.jsonl:2")]
+    with pytest.raises(DataError, match=re.escape(said)) as caught:
+        evaluate_scores(groups, scores)
+    assert caught.value.hint
+
+
+def test_no_rows() -> None:
+    with pytest.raises(DataError, match="no pairs to evaluate"):
+        evaluate_scores([], [])
