@@ -1,7 +1,7 @@
 """The exceptions rewardlab raises, drawn once.
 
-This file knows how an error is worded (what came, what was expected, how to fix it); it does not know who prints it. The
-command line prints ``error: <message>`` and ``hint: <hint>`` and turns the class into an exit status.
+This file knows how an error is worded (what came, what was expected, how to fix it); it does not know who prints it.
+The command line prints ``error: <message>`` and ``hint: <hint>`` and turns the class into an exit status.
 
     RewardLabError              exit 1: the work failed
     ├── ConfigError             exit 2: an option, recipe key or value that cannot be used

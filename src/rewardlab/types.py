@@ -1,9 +1,9 @@
 """The frozen records that every layer speaks in. No torch, no files, no tokenizer.
 
-A :class:`PromptGroup` is *the* record of rewardlab: one prompt, its completions, and what is known of them. A preference
-pair is a group of two completions with one :class:`Pair`; a row to score is a group with no pairs at all. Text keeps the
-form in which it came (a string, or messages), so that nothing is lost; :func:`conversation` gives the one canonical form
-that the chat template renders.
+A :class:`PromptGroup` is *the* record of rewardlab: one prompt, its completions, and what is known of them. A
+preference pair is a group of two completions with one :class:`Pair`; a row to score is a group with no pairs at all.
+Text keeps the form in which it came (a string, or messages), so that nothing is lost; :func:`conversation` gives the
+one canonical form that the chat template renders.
 """
 
 from __future__ import annotations

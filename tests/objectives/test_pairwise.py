@@ -70,7 +70,7 @@ def test_gradient_in_float64() -> None:
 
 @given(SCORES)
 def test_best_shift_of_the_centering_penalty(rows: list[tuple[float, float]]) -> None:
-    """With equal differences the penalty sum((c + r + 2t)^2) is least at t = -mean(c + r) / 2; scipy finds the same t."""
+    """With equal differences the penalty sum((c + r + 2t)^2) is least at t = -mean(c + r) / 2; as scipy finds."""
     chosen, rejected = columns(rows)
     expected = float(-(chosen + rejected).mean() / 2)
     found = minimize_scalar(

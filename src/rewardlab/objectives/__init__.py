@@ -9,7 +9,7 @@ from __future__ import annotations
 from rewardlab.objectives.pairwise import BradleyTerry, bradley_terry_loss
 from rewardlab.objectives.reduction import PairTargets
 
-OBJECTIVES = {
+OBJECTIVES: dict[str, type[BradleyTerry]] = {
     "bradley_terry": BradleyTerry,
 }
 

@@ -1,9 +1,9 @@
 """What an objective is given beside the scores, and the law by which losses are added up.
 
-**Reduction.** The loss of an optimiser step is the sum over its units (for Bradley-Terry: pairs, each counting its weight) over
-all micro-batches and ranks, divided by their global weighted number; never a mean of means, which would give a pair in
-a small micro-batch more say. So an objective returns a *sum*, says what its batch counts (``num_units``), and the
-trainer divides once.
+**Reduction.** The loss of an optimiser step is the sum over its units (for Bradley-Terry: pairs, each counting its
+weight) over all micro-batches and ranks, divided by their global weighted number; never a mean of means, which would
+give a pair in a small micro-batch more say. So an objective returns a *sum*, says what its batch counts
+(``num_units``), and the trainer divides once.
 """
 
 from __future__ import annotations
