@@ -1,0 +1,1 @@
+"""Data: files -> groups -> ids, with every row accounted for."""

@@ -1,0 +1,299 @@
+"""What a set of preferences holds, and what is wrong with it, before anything is trained on it.
+
+This file knows groups, and token ids if somebody encoded them; it does not know files, tables or colours. Texts are
+never part of a report, only counts and places: preference data is often offensive or private.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import quantiles
+from typing import TYPE_CHECKING, Any
+
+from rewardlab.errors import CompletionTooLongError, DataError
+from rewardlab.types import PromptGroup, text_key, text_of
+
+if TYPE_CHECKING:
+    from rewardlab.data.encoding import EncodedGroup
+
+_LENGTH_SHARE = 0.6  # a share of pairs won by the longer (or by the shorter) side from which length is a shortcut
+_ROWS_PER_PROMPT = 3.0  # from here on, a split by rows would put most prompts on both sides
+_LARGEST = 5  # prompts listed with the most rows
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Quantiles of lengths, in characters or tokens; and the maximum."""
+
+    p10: int
+    p50: int
+    p90: int
+    p99: int
+    max: int
+
+    @classmethod
+    def of(cls, lengths: Iterable[int]) -> Lengths | None:
+        """The quantiles of some lengths; None of none."""
+        values = sorted(lengths)
+        if not values:
+            return None
+        at = quantiles(values, n=100, method="inclusive") if len(values) > 1 else values * 99
+        p10, p50, p90, p99 = (round(at[percent - 1]) for percent in (10, 50, 90, 99))
+        return cls(p10, p50, p90, p99, values[-1])
+
+    def values(self) -> tuple[int, ...]:
+        """The five numbers, from the smallest on."""
+        return self.p10, self.p50, self.p90, self.p99, self.max
+
+
+@dataclass(frozen=True, slots=True)
+class LongerWins:
+    """How often length alone tells the chosen completion; the three shares of pairs, in characters, add up to 1.
+
+    Attributes:
+        longer: Share of pairs whose chosen completion is the longer one.
+        shorter: Share whose chosen completion is the shorter one.
+        equal: Share whose completions are equally long.
+    """
+
+    longer: float
+    shorter: float
+    equal: float
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """What a maximum length does to the set.
+
+    Attributes:
+        max_length: The limit, in tokens.
+        sequences: Sequences (prompt and one completion) that were encoded.
+        truncated: Those of them of which the oldest part of the prompt was cut.
+        too_long: Rows with a completion that does not fit even without its prompt.
+        refused: Rows that the chat template refuses.
+        identical: Pairs whose two sides are the same after truncation.
+    """
+
+    max_length: int
+    sequences: int
+    truncated: int
+    too_long: int
+    refused: int
+    identical: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What :func:`check_groups` found. Places are named as in errors, ``"pairs.jsonl:17"``.
+
+    Attributes:
+        groups: Rows that can be used.
+        pairs: Preferences in them.
+        completions: Completions in them.
+        prompts: Different prompts.
+        without_prompt: Rows that have none.
+        subsets: Rows of each subset; empty where rows name none.
+        characters: Lengths of ``prompt``, ``completion``, ``chosen`` and ``rejected``, in characters.
+        tokens: Lengths of whole sequences in tokens, after truncation; None if the set was not encoded.
+        truncation: What truncation cuts; None if the set was not encoded.
+        longer_wins: How often length tells the chosen side; None without pairs.
+        duplicates: Rows that repeat an earlier one exactly.
+        contradictory: Pairs of completions that are preferred both ways under one prompt.
+        contradictory_places: The first of them: two places each.
+        repeated_prompts: Pairs of plain text whose two sides both begin with the whole prompt.
+        largest_prompts: The prompts with the most rows: the place of the first row, and how many.
+        shared_prompts: Different prompts that also stand in the other set; None if there was no other set.
+        shared_groups: Rows with such a prompt.
+        warnings: What to look at, in plain words.
+    """
+
+    groups: int
+    pairs: int
+    completions: int
+    prompts: int
+    without_prompt: int
+    subsets: dict[str, int]
+    characters: dict[str, Lengths]
+    tokens: Lengths | None
+    truncation: Truncation | None
+    longer_wins: LongerWins | None
+    duplicates: int
+    contradictory: int
+    contradictory_places: tuple[tuple[str, str], ...]
+    repeated_prompts: int
+    largest_prompts: tuple[tuple[str, int], ...]
+    shared_prompts: int | None
+    shared_groups: int | None
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able values."""
+        report = asdict(self)
+        report["largest_prompts"] = [{"first": first, "rows": rows} for first, rows in self.largest_prompts]
+        return report
+
+
+def check_groups(
+    groups: Sequence[PromptGroup],
+    against: Sequence[PromptGroup] | None = None,
+    *,
+    encoded: Sequence[EncodedGroup | DataError] | None = None,
+    max_length: int | None = None,
+) -> DataReport:
+    """Count what a set holds and look for what spoils training or its measurement.
+
+    Args:
+        groups: The set.
+        against: Another set, usually the evaluation set, whose prompts should not stand in the first.
+        encoded: The groups as ids, one each in order, from :meth:`rewardlab.data.encoding.Encoder.encode_many`.
+        max_length: The maximum length they were encoded with.
+
+    Returns:
+        The report, with its warnings.
+
+    Raises:
+        ValueError: ``encoded`` is not one per group, or comes without ``max_length``.
+    """
+    if encoded is not None and (len(encoded) != len(groups) or max_length is None):
+        raise ValueError(f"{len(encoded)} encoded groups with maximum length {max_length} for {len(groups)} groups")
+    keys = [group.prompt_key for group in groups]
+    rows_of = Counter(keys)
+    first_of = dict(zip(reversed(keys), reversed([group.name for group in groups]), strict=True))
+    places, duplicates = _preferences(groups, keys)
+    contradictions = tuple(
+        (place, places[prompt, b, a]) for (prompt, a, b), place in places.items() if a < b and (prompt, b, a) in places
+    )
+    elsewhere = None if against is None else {group.prompt_key for group in against if group.prompt}
+    sides = [
+        (len(text_of(group.completions[pair.chosen])), len(text_of(group.completions[pair.rejected])))
+        for group in groups
+        for pair in group.pairs
+    ]
+    characters = {
+        "prompt": Lengths.of(len(text_of(group.prompt)) for group in groups),
+        "completion": Lengths.of(len(text_of(completion)) for group in groups for completion in group.completions),
+        "chosen": Lengths.of(chosen for chosen, _ in sides),
+        "rejected": Lengths.of(rejected for _, rejected in sides),
+    }
+    ids = [item for item in encoded or () if not isinstance(item, DataError)]
+    report = DataReport(
+        groups=len(groups),
+        pairs=len(sides),
+        completions=sum(len(group.completions) for group in groups),
+        prompts=len(rows_of),
+        without_prompt=sum(not group.prompt for group in groups),
+        subsets=dict(Counter(group.subset for group in groups if group.subset is not None).most_common()),
+        characters={name: lengths for name, lengths in characters.items() if lengths is not None},
+        tokens=Lengths.of(length for item in ids for length in item.lengths),
+        truncation=None if encoded is None or max_length is None else _truncation(encoded, max_length),
+        longer_wins=_longer_wins(sides),
+        duplicates=duplicates,
+        contradictory=len(contradictions),
+        contradictory_places=contradictions[:_LARGEST],
+        repeated_prompts=sum(_repeats_prompt(group) for group in groups if group.pairs),
+        largest_prompts=tuple((first_of[key], rows) for key, rows in rows_of.most_common(_LARGEST) if rows > 1),
+        shared_prompts=None if elsewhere is None else len(elsewhere & rows_of.keys()),
+        shared_groups=None if elsewhere is None else sum(key in elsewhere for key in keys),
+    )
+    object.__setattr__(report, "warnings", tuple(_warnings(report)))
+    return report
+
+
+def _preferences(groups: Sequence[PromptGroup], keys: Sequence[str]) -> tuple[dict[tuple[str, str, str], str], int]:
+    """The first place of each (prompt, chosen, rejected), and how many rows repeat an earlier row."""
+    places: dict[tuple[str, str, str], str] = {}
+    seen: set[tuple[object, ...]] = set()
+    duplicates = 0
+    for group, prompt in zip(groups, keys, strict=True):
+        texts = tuple(text_key(completion, role="assistant") for completion in group.completions)
+        row = (prompt, texts, tuple((pair.chosen, pair.rejected) for pair in group.pairs))
+        duplicates += row in seen
+        seen.add(row)
+        for pair in group.pairs:
+            places.setdefault((prompt, texts[pair.chosen], texts[pair.rejected]), group.name)
+    return places, duplicates
+
+
+def _longer_wins(sides: Sequence[tuple[int, int]]) -> LongerWins | None:
+    if not sides:
+        return None
+    longer = sum(chosen > rejected for chosen, rejected in sides)
+    equal = sum(chosen == rejected for chosen, rejected in sides)
+    n = len(sides)
+    return LongerWins(longer=longer / n, shorter=(n - longer - equal) / n, equal=equal / n)
+
+
+def _repeats_prompt(group: PromptGroup) -> bool:
+    """Whether all completions are plain text that begins with the prompt: whole texts where answers were expected."""
+    prompt = group.prompt
+    return (
+        isinstance(prompt, str)
+        and prompt != ""
+        and all(isinstance(completion, str) and completion.startswith(prompt) for completion in group.completions)
+    )
+
+
+def _truncation(encoded: Sequence[EncodedGroup | DataError], max_length: int) -> Truncation:
+    ids = [item for item in encoded if not isinstance(item, DataError)]
+    too_long = sum(isinstance(item, CompletionTooLongError) for item in encoded)
+    return Truncation(
+        max_length=max_length,
+        sequences=sum(len(item.sequences) for item in ids),
+        truncated=sum(item.truncated for item in ids),
+        too_long=too_long,
+        refused=len(encoded) - len(ids) - too_long,
+        identical=sum(
+            item.sequences[pair.chosen] == item.sequences[pair.rejected] for item in ids for pair in item.group.pairs
+        ),
+    )
+
+
+def _warnings(report: DataReport) -> Iterable[str]:
+    if report.shared_prompts:
+        yield (
+            f"{report.shared_prompts:,} prompts ({report.shared_groups:,} rows) also stand in the other set: "
+            "evaluation on it would reward memory; split by prompt"
+        )
+    if report.contradictory:
+        yield (
+            f"{report.contradictory:,} pairs are preferred both ways under one prompt, first at "
+            f"{' and '.join(report.contradictory_places[0])}: noise of the labels, or sides swapped by mistake"
+        )
+    if report.duplicates:
+        yield f"{report.duplicates:,} rows repeat an earlier row exactly: they count more in the loss than the others"
+    wins = report.longer_wins
+    if wins is not None and max(wins.longer, wins.shorter) >= _LENGTH_SHARE:
+        side = "longer" if wins.longer > wins.shorter else "shorter"
+        yield (
+            f"the {side} completion is the chosen one in {max(wins.longer, wins.shorter):.0%} of pairs: "
+            "a model can win by length alone; compare every accuracy with that baseline"
+        )
+    if report.groups - report.without_prompt > 1 and report.groups >= _ROWS_PER_PROMPT * report.prompts:
+        yield (
+            f"few prompts, many rows: {report.groups:,} rows share {report.prompts:,} prompts "
+            f"({report.groups / report.prompts:.1f} each): a split by rows leaks, and intervals by prompt are wide"
+        )
+    if report.without_prompt:
+        yield (
+            f"{report.without_prompt:,} rows have no prompt: they count as one prompt in splits and intervals; "
+            "give a prompt column, or whole conversations as messages"
+        )
+    if report.repeated_prompts:
+        yield (
+            f"in {report.repeated_prompts:,} rows every completion begins with the whole prompt, which the model would "
+            "read twice: leave it out of the completions"
+        )
+    cut = report.truncation
+    if cut is not None and cut.truncated:
+        yield (
+            f"{cut.truncated:,} of {cut.sequences:,} sequences are longer than {cut.max_length} tokens: "
+            "the oldest part of their prompt is cut"
+        )
+    if cut is not None and cut.too_long:
+        yield f"{cut.too_long:,} rows have a completion longer than {cut.max_length} tokens: training quarantines them"
+    if cut is not None and cut.refused:
+        yield f"{cut.refused:,} rows are refused by the chat template: training quarantines them"
+    if cut is not None and cut.identical:
+        yield f"{cut.identical:,} pairs are identical after truncation: training drops them"

@@ -1,0 +1,187 @@
+"""Groups -> token ids: the one way in which text becomes what the model reads, in training and in scoring.
+
+Each completion is rendered and tokenised together with its prompt, as one conversation; tokenising the two apart would
+merge bytes differently at the seam. The group's shared prefix is then simply the longest common prefix of those ids.
+
+Truncation depends on the sequence alone, never on its group, so that a score does not depend on its neighbours: what
+the template puts in front and the system turn stay, the oldest whole turns go first, then the oldest tokens of the last
+prompt turn. A completion is never cut.
+
+This file knows the tokenizer and its template; it knows no model and no batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rewardlab.data.template import render, tokenize
+from rewardlab.errors import CheckpointError, CompletionTooLongError, DataError
+from rewardlab.types import Message, PromptGroup, conversation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_CHUNK = 256  # conversations tokenised in one call: enough for the tokenizer's threads, small enough for a live bar
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedGroup:
+    """A group as token ids.
+
+    Attributes:
+        group: The group it came from.
+        sequences: Ids of prompt and completion together, one tuple per completion; the score is read at the last id.
+        prefix_length: How many leading ids all sequences share, at most the shortest length - 1.
+        truncated: How many of the sequences were cut to fit.
+    """
+
+    group: PromptGroup
+    sequences: tuple[tuple[int, ...], ...]
+    prefix_length: int
+    truncated: int = 0
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each whole sequence."""
+        return tuple(len(sequence) for sequence in self.sequences)
+
+
+class Encoder:
+    """Turns groups into ids with a sealed tokenizer (:func:`rewardlab.data.template.seal_chat_template`).
+
+    Args:
+        tokenizer: The tokenizer, whose chat template is the text-to-ids rule.
+        max_length: Longest sequence in tokens; longer ones are cut from the oldest part of the prompt.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        if max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {max_length}")
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def encode(self, group: PromptGroup) -> EncodedGroup:
+        """Ids of one group.
+
+        Raises:
+            CompletionTooLongError: A completion does not fit even with all of its prompt cut away.
+            DataError: The chat template refuses the conversation.
+        """
+        (result,) = self.encode_many([group])
+        if isinstance(result, DataError):
+            raise result
+        return result
+
+    def encode_many(
+        self, groups: Sequence[PromptGroup], on_progress: Callable[[int], None] | None = None
+    ) -> list[EncodedGroup | DataError]:
+        """Ids of many groups, in order; a group that cannot be encoded gives its error in place.
+
+        Args:
+            groups: The groups.
+            on_progress: Called with the number of groups just finished.
+        """
+        results: list[EncodedGroup | DataError] = []
+        for chunk in _chunks(groups):
+            results.extend(self._encode_chunk(chunk))
+            if on_progress is not None:
+                on_progress(len(chunk))
+        return results
+
+    def _encode_chunk(self, groups: Sequence[PromptGroup]) -> list[EncodedGroup | DataError]:
+        rendered: list[list[str] | DataError] = []
+        for group in groups:
+            try:
+                rendered.append([self._render(group, conversation(group.prompt, c)) for c in group.completions])
+            except DataError as error:
+                rendered.append(error)
+        texts = [text for item in rendered if isinstance(item, list) for text in item]
+        # verbose=False: the tokenizer would warn of lengths that are cut just below.
+        ids = iter(self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else ())
+        results: list[EncodedGroup | DataError] = []
+        for group, item in zip(groups, rendered, strict=True):
+            if isinstance(item, DataError):
+                results.append(item)
+                continue
+            sequences = [next(ids) for _ in item]
+            try:
+                fitted = [self._fit(group, index, sequence) for index, sequence in enumerate(sequences)]
+            except DataError as error:
+                results.append(error)
+                continue
+            truncated = sum(len(new) < len(old) for new, old in zip(fitted, sequences, strict=True))
+            results.append(EncodedGroup(group, tuple(map(tuple, fitted)), common_prefix_length(fitted), truncated))
+        return results
+
+    def _render(self, group: PromptGroup, messages: Sequence[Message]) -> str:
+        try:
+            return render(self.tokenizer, messages)
+        except CheckpointError as error:
+            raise DataError(f"{group.name}: {error.message}", hint=error.hint) from error
+
+    def _fit(self, group: PromptGroup, index: int, ids: list[int]) -> list[int]:
+        """One sequence cut to the maximum length; the same list if it fits."""
+        if len(ids) <= self.max_length:
+            return ids
+        whole = conversation(group.prompt, group.completions[index])
+        num_prompt = len(whole) - len(conversation("", group.completions[index]))
+        prompt, completion = whole[:num_prompt], whole[num_prompt:]
+        num_system = 1 if prompt and prompt[0].get("role") == "system" else 0
+        system, turns = prompt[:num_system], prompt[num_system:]
+        while len(ids) > self.max_length and len(turns) > 1:
+            turns = _without_oldest_turn(turns)
+            ids = tokenize(self.tokenizer, self._render(group, system + turns + completion))
+        if len(ids) <= self.max_length:
+            return ids
+        # One prompt turn is left. What differs from the same conversation with that turn emptied is its content.
+        cut = len(ids) - self.max_length
+        if turns:
+            emptied = ({**turns[0], "content": ""},)
+            bare = tokenize(self.tokenizer, self._render(group, system + emptied + completion))
+            head = _common_length(ids, bare)
+            tail = min(_common_length(ids[::-1], bare[::-1]), len(ids) - head, len(bare) - head)
+            if cut <= len(ids) - head - tail:
+                return ids[:head] + ids[head + cut :]
+            shortest = head + tail
+        else:
+            shortest = len(ids)
+        raise CompletionTooLongError(
+            f"{group.name}: completion {index} needs {shortest} tokens even with its prompt cut away, "
+            f"and the maximum length is {self.max_length}",
+            hint="raise max_length if the model allows it, or shorten the completion",
+        )
+
+
+def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
+    """How many leading ids all sequences share, clipped so that each keeps at least one id of its own.
+
+    Args:
+        sequences: One or more non-empty id sequences.
+    """
+    shortest = min(len(sequence) for sequence in sequences)
+    # The lexicographic extremes differ first where any two sequences do.
+    low, high = min(map(tuple, sequences)), max(map(tuple, sequences))
+    return min(_common_length(low, high), shortest - 1)
+
+
+def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    length = 0
+    for a, b in zip(first, second, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
+
+
+def _without_oldest_turn(turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Drop the oldest turn, and what answered it: most templates want a conversation to start with the user."""
+    rest = turns[1:]
+    starts = [i for i, message in enumerate(rest) if message.get("role") == "user"]
+    return rest[starts[0] :] if starts else rest[-1:]
+
+
+def _chunks(groups: Sequence[PromptGroup]) -> Iterable[Sequence[PromptGroup]]:
+    for start in range(0, len(groups), _CHUNK):
+        yield groups[start : start + _CHUNK]

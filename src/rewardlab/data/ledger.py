@@ -1,0 +1,153 @@
+"""What became of every row: the ledger that counts them, and the quarantine that keeps the bad ones.
+
+This file knows counts and reasons; it does not know how rows are read or what makes one bad.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rewardlab.errors import DataError
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The account of a run's rows. The law: ``read == used + quarantined + dropped``.
+
+    Attributes:
+        read: Rows met, good or bad.
+        used: Rows that the run works with.
+        quarantined: Bad rows, set aside for repair.
+        dropped: Good rows that the run cannot use, e.g. pairs that are identical after truncation.
+        truncated: Rows, among the used ones, of which a part was cut to fit.
+        reasons: Why rows were quarantined or dropped, counted by kind.
+    """
+
+    read: int = 0
+    used: int = 0
+    quarantined: int = 0
+    dropped: int = 0
+    truncated: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def use(self) -> None:
+        """Count a row that was read and is good."""
+        self.read += 1
+        self.used += 1
+
+    def quarantine(self, reason: str, *, was_used: bool = False) -> None:
+        """Count a bad row.
+
+        Args:
+            reason: ``"kind: detail"``; counted by its kind.
+            was_used: The row was counted as used before: a later step, such as encoding, found it bad.
+        """
+        self._set_aside(reason, was_used)
+        self.quarantined += 1
+
+    def drop(self, reason: str, *, was_used: bool = False) -> None:
+        """Count a good row that cannot be used; arguments as for :meth:`quarantine`."""
+        self._set_aside(reason, was_used)
+        self.dropped += 1
+
+    def _set_aside(self, reason: str, was_used: bool) -> None:
+        if was_used:
+            self.used -= 1
+        else:
+            self.read += 1
+        self.reasons[reason_kind(reason)] += 1
+
+    def check(self) -> None:
+        """Hold the ledger to its law.
+
+        Raises:
+            AssertionError: Rows are missing or counted twice, which is a bug of the code that kept the ledger.
+        """
+        aside = self.quarantined + self.dropped
+        if self.read != self.used + aside or self.reasons.total() != aside or not 0 <= self.truncated <= self.used:
+            raise AssertionError(f"the ledger does not balance: {self}")
+
+    def to_dict(self) -> dict[str, dict[str, int]]:
+        """The ledger as JSON: ``{"rows": {read, used, quarantined, dropped, truncated}, "reasons": {kind: count}}``."""
+        self.check()
+        names = ("read", "used", "quarantined", "dropped", "truncated")
+        return {"rows": {name: getattr(self, name) for name in names}, "reasons": dict(self.reasons.most_common())}
+
+
+def reason_kind(reason: str) -> str:
+    """The countable part of a reason: what stands before its first ``": "``."""
+    return reason.partition(": ")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that was set aside.
+
+    Attributes:
+        file: The file, folder or hub id.
+        line: 1-based line or row in it.
+        reason: Why, ``"kind: detail"``.
+        row: What was there: the columns, or the text that is no row; None where nothing could be read.
+        name: How errors name the place: ``"pairs.jsonl:17"``.
+    """
+
+    file: str
+    line: int
+    reason: str
+    row: dict[str, Any] | str | None
+    name: str
+
+
+class Quarantine:
+    """Bad rows, kept in memory and, if a path is given, in a JSON Lines file that can be repaired and read again.
+
+    Each line is ``{"file", "line", "reason", "row"}``, in ASCII, so that what is not valid Unicode survives as an
+    escape. The file is written as rows come, and there is none when no row is bad: one left by an earlier run is
+    removed.
+
+    Args:
+        path: Where to write; None keeps the rows in memory only.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.rows: list[BadRow] = []
+        self._stream: TextIO | None = None
+
+    def __enter__(self) -> Quarantine:
+        """Remove what an earlier run left."""
+        if self.path is not None:
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError(f"{self.path}: cannot be written as the quarantine file ({error.strerror})") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def add(self, bad: BadRow) -> None:
+        """Keep one bad row."""
+        self.rows.append(bad)
+        if self.path is None:
+            return
+        try:
+            if self._stream is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._stream = self.path.open("w", encoding="ascii", newline="\n")
+            record = {"file": bad.file, "line": bad.line, "reason": bad.reason, "row": bad.row}
+            self._stream.write(json.dumps(record, default=str) + "\n")
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written as the quarantine file ({error.strerror})") from error

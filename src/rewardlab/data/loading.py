@@ -1,0 +1,166 @@
+"""Sources -> groups and the account of what was left out: the way every command and script reads its data.
+
+This file joins reading, formats and the ledger, and owns one rule: how much may be bad before the work stops.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rewardlab.data.formats import parse_row
+from rewardlab.data.ledger import BadRow, Ledger, Quarantine, reason_kind
+from rewardlab.data.reading import iter_rows
+from rewardlab.errors import ConfigError, DataError
+from rewardlab.types import PromptGroup
+
+MAX_BAD_FRACTION = 0.05
+"""Share of bad rows above which the work stops: a few are noise, more is a wrong file or format."""
+
+_TOLD = 3  # reasons that an error names
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read.
+
+    Attributes:
+        groups: The good rows, in order; their ``source`` is the file's name and line, with its path where names repeat.
+        ledger: The account of all rows.
+        bad_rows: The rows set aside, in order.
+        quarantine: The file they were written to, if any.
+    """
+
+    groups: list[PromptGroup]
+    ledger: Ledger
+    bad_rows: tuple[BadRow, ...] = ()
+    quarantine: Path | None = None
+
+    def require(self, *, max_bad_fraction: float = MAX_BAD_FRACTION, strict: bool = False) -> None:
+        """Stop where too much is bad.
+
+        Args:
+            max_bad_fraction: Largest share of rows that may be bad.
+            strict: No row may be bad.
+
+        Raises:
+            DataError: More is bad, or no row is good. Names the counts, the commonest reasons with a place each, and
+                the quarantine file.
+        """
+        bad, read = len(self.bad_rows), self.ledger.read
+        limit = 0.0 if strict else max_bad_fraction
+        if self.groups and bad <= limit * read:
+            return
+        if not self.groups:
+            message = f"none of {read:,} rows can be used"
+        else:
+            allowed = "none may be (strict)" if strict else f"at most {limit:.0%} may be"
+            message = f"{bad:,} of {read:,} rows are bad ({bad / read:.1%}); {allowed}"
+        where = f"they are in {self.quarantine}" if self.quarantine else "a quarantine file would keep them"
+        raise DataError(f"{message}:\n{self.told()}", hint=f"{where}; repair them, name the row format, or allow more")
+
+    def told(self) -> str:
+        """The commonest reasons, one per line, each with its count and the first place: for people."""
+        first: dict[str, BadRow] = {}
+        for row in self.bad_rows:
+            first.setdefault(reason_kind(row.reason), row)
+        lines = [
+            f"  {count:,} × {kind} (first: {first[kind].name}{_detail(first[kind])})"
+            for kind, count in self.ledger.reasons.most_common(_TOLD)
+            if kind in first
+        ]
+        if len(self.ledger.reasons) > _TOLD:
+            lines.append(f"  and {len(self.ledger.reasons) - _TOLD} more reasons")
+        return "\n".join(lines)
+
+
+def _detail(row: BadRow) -> str:
+    detail = row.reason.partition(": ")[2]
+    return f", {detail}" if detail else ""
+
+
+def read_groups(
+    sources: str | Path | Iterable[str | Path],
+    *,
+    format: str = "auto",
+    split: str | None = None,
+    max_bad_fraction: float | None = MAX_BAD_FRACTION,
+    strict: bool = False,
+    quarantine: Path | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Reading:
+    """All groups of one or several sources, with the ledger. Bad rows are set aside and the reading goes on.
+
+    Args:
+        sources: Files, folders or hub ids (:func:`rewardlab.data.reading.iter_rows`).
+        format: ``"auto"``, or a key of :data:`rewardlab.data.formats.FORMATS`.
+        split: The split, for hub ids and folders of several splits.
+        max_bad_fraction: Largest share of rows that may be bad; None leaves it to the caller to ask
+            :meth:`Reading.require`, which otherwise is asked here.
+        strict: No row may be bad; not asked either where ``max_bad_fraction`` is None.
+        quarantine: Where bad rows are written, with file, line and reason.
+        on_progress: Called with the number of rows read so far, after each row.
+
+    Raises:
+        DataError: A source cannot be opened, holds no rows, or too many of them are bad.
+        ConfigError: ``format`` is not known, or the quarantine file is one of the sources.
+    """
+    files = [sources] if isinstance(sources, str | Path) else list(sources)
+    if quarantine is not None and any(Path(file).resolve() == quarantine.resolve() for file in files):
+        raise ConfigError(f"the quarantine file {quarantine} is one of the sources", hint="write it elsewhere")
+    same_name = Counter(Path(file).name for file in files)
+    groups: list[PromptGroup] = []
+    ledger = Ledger()
+    with Quarantine(quarantine) as kept:
+        for file in files:
+            before = ledger.read
+            for raw in iter_rows(file, split=split):
+                # The file's name is enough, unless several have it.
+                place = raw.name if same_name[Path(file).name] == 1 else f"{file}:{raw.line}"
+                try:
+                    if raw.row is None:
+                        raise DataError(raw.problem or "unreadable")
+                    groups.append(parse_row(raw.row, format=format, source=place))
+                    ledger.use()
+                except DataError as error:
+                    ledger.quarantine(error.message)
+                    row = raw.text if raw.row is None else raw.row
+                    kept.add(BadRow(raw.file, raw.line, error.message, row, place))
+                if on_progress is not None:
+                    on_progress(ledger.read)
+            if ledger.read == before:
+                raise DataError(f"{file}: no rows in it", hint="check that the file is the one you meant")
+    ledger.check()
+    reading = Reading(groups, ledger, tuple(kept.rows), quarantine if kept.rows else None)
+    if max_bad_fraction is not None:
+        reading.require(max_bad_fraction=max_bad_fraction, strict=strict)
+    return reading
+
+
+def load_groups(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    split: str | None = None,
+    max_bad_fraction: float = MAX_BAD_FRACTION,
+    strict: bool = False,
+    quarantine: Path | None = None,
+) -> list[PromptGroup]:
+    """The groups of one source; what was left out is logged as a warning.
+
+    Arguments and errors are those of :func:`read_groups`, which also gives the ledger.
+
+    Example:
+        >>> groups = load_groups("pairs.jsonl.gz")  # doctest: +SKIP
+    """
+    reading = read_groups(
+        path, format=format, split=split, max_bad_fraction=max_bad_fraction, strict=strict, quarantine=quarantine
+    )
+    if reading.bad_rows:
+        _log.warning("%s: %d of %d rows left out\n%s", path, len(reading.bad_rows), reading.ledger.read, reading.told())
+    return reading.groups

@@ -1,0 +1,357 @@
+"""Files, folders and hub ids -> raw rows, each with the place it came from.
+
+This file knows containers (JSON Lines, Parquet, CSV, ``datasets`` folders, gzip, zstd) and what can be broken about
+them. It does not know what a row means: that is ``formats``. A row that cannot be read is handed on as a problem with
+its place, so that the caller can count it; only a source that cannot be opened at all is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from rewardlab.errors import DataError
+
+_FORMATS = (".jsonl", ".json", ".ndjson", ".parquet", ".csv")
+_COMPRESSIONS = (".gz", ".zst")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_BLOCK = 1 << 16  # compressed bytes at a time: even a thousandfold compression stays at 64 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row as it was found.
+
+    Attributes:
+        file: The file, folder or hub id as it was asked for.
+        line: 1-based line of a JSON Lines file, 1-based row of any other source (a CSV header is not a row).
+        row: The columns; None for a row that cannot be read.
+        problem: Why the row cannot be read, ``"kind: detail"``; None for a good one.
+        text: The broken text, where there is any, so that the row can be repaired.
+    """
+
+    file: str
+    line: int
+    row: dict[str, Any] | None = None
+    problem: str | None = None
+    text: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How errors name the row: ``"pairs.jsonl:17"``."""
+        return f"{Path(self.file).name}:{self.line}"
+
+
+def iter_rows(source: str | Path, *, split: str | None = None) -> Iterator[RawRow]:
+    """Every row of a source, in order, the unreadable ones included.
+
+    Args:
+        source: A ``.jsonl``/``.json``/``.ndjson`` (one object per line) or ``.csv`` file, each also as ``.gz`` or
+            ``.zst`` (told by the first bytes); a ``.parquet`` file; a folder written by ``datasets.save_to_disk``; or a
+            hub id ``owner/name``.
+        split: The split of a hub id, or of a folder that holds several.
+
+    Returns:
+        An iterator of rows. Blank lines are no rows. A compressed file that ends too soon, or is damaged, gives the
+        rows before the damage and then one unreadable row.
+
+    Raises:
+        DataError: The source does not exist, is of an unknown kind, or cannot be opened; or ``split`` does not fit it.
+    """
+    path = Path(source)
+    if is_hub_id(source):
+        return _tables(str(source), _hub_tables(str(source), split))
+    if not path.exists():
+        raise DataError(f"{source}: no such file or folder", hint="a hub data set is named owner/name, with a split")
+    if path.is_dir():
+        return _tables(str(source), _folder_tables(path, split))
+    if split is not None:
+        raise DataError(
+            f"{source}: split {split!r} was asked for, but a file has no splits", hint="leave the split out"
+        )
+    kind = _kind(path)
+    if kind == ".parquet":
+        return _tables(str(source), _parquet_tables(path))
+    if kind == ".csv":
+        return _csv_rows(path)
+    if kind == ".json":
+        _refuse_array(path)
+    return _json_rows(path)
+
+
+def fingerprint(source: str | Path, *, split: str | None = None) -> str:
+    """A stable name for the data of a source: a SHA-256, in hex.
+
+    Of a file: of its bytes. Of a folder: of its files' names and bytes. Of a hub id: of its rows as canonical JSON.
+
+    Raises:
+        DataError: As :func:`iter_rows`.
+    """
+    digest = hashlib.sha256()
+    path = Path(source)
+    if is_hub_id(source):
+        for raw in iter_rows(source, split=split):
+            digest.update(json.dumps(raw.row or raw.problem, sort_keys=True, default=str).encode())
+        return digest.hexdigest()
+    if not path.exists():
+        raise DataError(f"{source}: no such file or folder")
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(file.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(fingerprint(file)))
+    return digest.hexdigest()
+
+
+def is_hub_id(source: str | Path) -> bool:
+    """Whether a source is taken as a hub id: ``owner/name``, not a path that exists, not a data file's name."""
+    return (
+        isinstance(source, str)
+        and _HUB_ID.fullmatch(source) is not None
+        and not Path(source).exists()
+        and not Path(source).parent.exists()
+        and not source.lower().endswith(_FORMATS + _COMPRESSIONS)
+    )
+
+
+def _kind(path: Path) -> str:
+    """The format by the file's name, without a compression's suffix."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSIONS:
+        suffixes.pop()
+    if not suffixes or suffixes[-1] not in _FORMATS:
+        raise DataError(
+            f"{path}: cannot tell the format from the name", hint=f"known: {', '.join(_FORMATS)}, also with .gz or .zst"
+        )
+    return suffixes[-1]
+
+
+# -- text files ------------------------------------------------------------------------------------------------------
+
+
+class _DamagedError(Exception):
+    """A compressed file ends too soon or does not decompress; what came before it is good."""
+
+
+def _blocks(stream: BufferedReader) -> Iterator[bytes]:
+    """The decompressed bytes of an open file, whatever its compression.
+
+    Own loop rather than ``gzip.open``: gzip and zstd share it, and python-zstandard's stream reader takes a truncated
+    file for a whole one.
+    """
+    magic = stream.peek(4)
+    new: Callable[[], Any]
+    broken: type[Exception]
+    if magic.startswith(_GZIP):
+        name, broken, new = "gzip", zlib.error, lambda: zlib.decompressobj(wbits=31)
+    elif magic.startswith(_ZSTD):
+        import zstandard
+
+        name, broken, new = "zstd", zstandard.ZstdError, lambda: zstandard.ZstdDecompressor().decompressobj()
+    else:
+        yield from iter(lambda: stream.read(_BLOCK), b"")
+        return
+    part, fresh = new(), True
+    while block := stream.read(_BLOCK):
+        while block:
+            try:
+                data = part.decompress(block)
+            except broken as error:
+                raise _DamagedError(f"damaged {name}: {error}") from error
+            yield data
+            block, fresh = (part.unused_data, True) if part.eof else (b"", False)
+            if fresh:
+                part = new()  # files joined with `cat` are read through
+    if not fresh:
+        raise _DamagedError(f"truncated {name}: the file ends in the middle")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    r"""Lines without their ``\n``. Only that byte ends one: U+2028 and the like may stand inside a JSON string."""
+    rest: list[bytes] = []
+    with path.open("rb") as stream:
+        for block in _blocks(stream):
+            first, *others = block.split(b"\n")
+            rest.append(first)
+            if others:
+                yield b"".join(rest)
+                yield from others[:-1]
+                rest = [others[-1]]
+    if any(rest):
+        yield b"".join(rest)
+
+
+def _json_rows(path: Path) -> Iterator[RawRow]:
+    number = 0
+    try:
+        for number, line in enumerate(_lines(path), start=1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.strip():
+                yield _json_row(str(path), number, line)
+    except _DamagedError as error:
+        yield RawRow(str(path), number + 1, problem=str(error))
+
+
+def _json_row(file: str, number: int, line: bytes) -> RawRow:
+    text = line.decode("utf-8", errors="backslashreplace")
+    try:
+        row = json.loads(line.decode("utf-8"))
+        # Valid UTF-8 has no lone surrogates, so that only an escape such as \ud800 can have brought one.
+        surrogate = _surrogate_column(row) if "\\u" in text and isinstance(row, dict) else None
+    except UnicodeDecodeError as error:
+        return RawRow(file, number, problem=f"invalid UTF-8: byte {error.start + 1} of the line", text=text)
+    except json.JSONDecodeError as error:
+        return RawRow(file, number, problem=f"broken JSON: {error.msg}, column {error.colno}", text=text)
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits; brackets nested thousands deep
+        return RawRow(file, number, problem=f"broken JSON: {error}", text=text)
+    if not isinstance(row, dict):
+        return RawRow(file, number, problem=f"not an object: {type(row).__name__}", text=text)
+    if surrogate is not None:
+        return RawRow(file, number, problem=f"lone surrogate: in {surrogate!r}", text=text)
+    return RawRow(file, number, row=row)
+
+
+def _surrogate_column(row: dict[str, Any]) -> str | None:
+    """The first column with a string, at any depth, that cannot be written as UTF-8."""
+    for column, value in row.items():
+        try:
+            json.dumps([column, value], ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            return column.encode("ascii", errors="backslashreplace").decode()
+    return None
+
+
+def _refuse_array(path: Path) -> None:
+    """A ``.json`` file that is one array would give one unreadable row per line; say what it is instead."""
+    with path.open("rb") as stream:
+        try:
+            first = next((block.lstrip()[:1] for block in _blocks(stream) if block.strip()), b"")
+        except _DamagedError:
+            return  # told by the reading itself
+    if first == b"[":
+        raise DataError(
+            f"{path}: one JSON array, expected one object per line",
+            hint=f"convert it: jq -c '.[]' {path.name} > {path.stem}.jsonl",
+        )
+
+
+def _csv_rows(path: Path) -> Iterator[RawRow]:
+    """Rows of a CSV file with a header; every value is text, an empty cell is None."""
+    number, damage = 0, list[str]()
+
+    def decoded() -> Iterator[str]:
+        try:
+            for index, line in enumerate(_lines(path)):
+                # Not-UTF-8 bytes become lone surrogates here, which the check below finds.
+                text = line.decode("utf-8", errors="surrogateescape")
+                yield (text.removeprefix("\ufeff") if index == 0 else text) + "\n"
+        except _DamagedError as error:
+            damage.append(str(error))
+
+    csv.field_size_limit(1 << 30)  # the default, 128 KiB, is shorter than some conversations
+    reader = csv.DictReader(decoded(), strict=True)
+    while True:
+        number += 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            yield RawRow(str(path), number, problem=f"broken CSV: {error}")
+            continue
+        row = {column: value or None for column, value in cells.items()}
+        if None in cells or any(value is None for value in cells.values()):
+            width = len(reader.fieldnames or ())
+            yield RawRow(str(path), number, problem=f"broken CSV: not {width} cells as in the header", text=str(row))
+        elif (column := _surrogate_column(row)) is not None:
+            yield RawRow(str(path), number, problem=f"invalid UTF-8: in {column!r}", text=str(row))
+        else:
+            yield RawRow(str(path), number, row=row)
+    if damage:
+        yield RawRow(str(path), number, problem=damage[0])
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _tables(file: str, tables: Iterable[Any]) -> Iterator[RawRow]:
+    """Rows of Arrow tables or record batches, one after the other."""
+    number, batches = 0, iter(tables)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except OSError as error:  # pyarrow's errors about broken pages are OSErrors
+            yield RawRow(file, number + 1, problem=f"damaged file: {error}")
+            return
+        for row in _table_rows(batch):
+            number += 1
+            if isinstance(row, dict):
+                yield RawRow(file, number, row=row)
+            else:
+                yield RawRow(file, number, problem=f"invalid UTF-8: {row.reason}")
+
+
+def _table_rows(batch: Any) -> list[dict[str, Any] | UnicodeDecodeError]:
+    """The rows of one batch; those whose text is not UTF-8 as the error."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            return [error]
+    return [row for index in range(batch.num_rows) for row in _table_rows(batch.slice(index, 1))]
+
+
+def _parquet_tables(path: Path) -> Iterator[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})", hint="write or download it again") from error
+    return iter(file.iter_batches(batch_size=1024))
+
+
+def _folder_tables(path: Path, split: str | None) -> Iterator[Any]:
+    if not any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
+        raise DataError(
+            f"{path}: a folder, but not one written by datasets.save_to_disk", hint="name the data file inside it"
+        )
+    import datasets
+
+    loaded = datasets.load_from_disk(str(path))
+    if isinstance(loaded, datasets.DatasetDict):
+        names = list(loaded)
+        if split not in names and (split is not None or len(names) > 1):
+            raise DataError(f"{path}: asked for split {split!r}, has {', '.join(names)}", hint="name one of these")
+        loaded = loaded[split or names[0]]
+    elif split is not None:
+        raise DataError(f"{path}: split {split!r} was asked for, but the folder has no splits", hint="leave it out")
+    return iter(loaded.with_format("arrow").iter(batch_size=1024))
+
+
+def _hub_tables(name: str, split: str | None) -> Iterator[Any]:
+    if split is None:
+        raise DataError(f"{name}: no such path, and a hub data set needs its split", hint="state the split, e.g. train")
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, split=split)
+    except Exception as error:  # datasets, huggingface_hub and the network raise a dozen kinds; the user needs one
+        raise DataError(
+            f"{name}: no such path, and the hub data set cannot be loaded ({type(error).__name__}: {error})",
+            hint="check the id, the split, the login, and that this machine is online",
+        ) from error
+    return iter(loaded.with_format("arrow").iter(batch_size=1024))

@@ -1,0 +1,135 @@
+"""Groups to ids: the seam between prompt and completion, and what truncation keeps."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from rewardlab.data.encoding import Encoder, common_prefix_length
+from rewardlab.data.template import seal_chat_template
+from rewardlab.errors import CompletionTooLongError, DataError
+from rewardlab.types import PromptGroup
+
+LONG = PromptGroup(
+    [
+        {"role": "system", "content": "SYSTEM"},
+        *({"role": role, "content": f"{role} {i} says this"} for i in range(3) for role in ("user", "assistant")),
+        {"role": "user", "content": "one two three four five six seven eight nine ten"},
+    ],
+    ["a short answer", "another answer that is longer"],
+)
+
+
+@pytest.fixture
+def encode(chat_tokenizer: PreTrainedTokenizerFast):
+    seal_chat_template(chat_tokenizer)
+
+    def run(group: PromptGroup, max_length: int = 512):
+        return Encoder(chat_tokenizer, max_length).encode(group)
+
+    run.tokenizer = chat_tokenizer
+    return run
+
+
+def test_each_sequence_is_the_tokenised_whole_conversation(encode) -> None:
+    group = PromptGroup("What is the capital", [" of France?", "of France is Paris"])
+    encoded = encode(group)
+    for completion, ids in zip(group.completions, encoded.sequences, strict=True):
+        whole = [{"role": "user", "content": group.prompt}, {"role": "assistant", "content": completion}]
+        assert list(ids) == encode.tokenizer.apply_chat_template(whole, return_dict=False)
+
+
+def test_text_and_equal_messages_give_the_same_ids(encode) -> None:
+    text = encode(PromptGroup("Hello", ["there"]))
+    messages = encode(
+        PromptGroup([{"role": "user", "content": "Hello"}], [[{"role": "assistant", "content": "there"}]])
+    )
+    assert text.sequences == messages.sequences
+
+
+def test_prefix_is_shared_and_leaves_each_completion_an_id(encode) -> None:
+    encoded = encode(PromptGroup("Hello", ["the same", "the same"]))
+    assert encoded.prefix_length == min(encoded.lengths) - 1
+    encoded = encode(LONG)
+    first, second = encoded.sequences
+    n = encoded.prefix_length
+    assert first[:n] == second[:n]
+    assert first[n] != second[n]
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5))
+def test_common_prefix_by_brute_force(sequences: list[list[int]]) -> None:
+    longest = 0
+    while longest < min(map(len, sequences)) - 1 and len({tuple(s[: longest + 1]) for s in sequences}) == 1:
+        longest += 1
+    assert common_prefix_length(sequences) == longest
+
+
+@pytest.mark.parametrize("cut", range(1, 90, 7))
+def test_truncation_keeps_bos_system_turn_and_completion(encode, cut: int) -> None:
+    whole = encode(LONG)
+    limit = max(whole.lengths) - cut
+    encoded = encode(LONG, limit)
+    for ids, full, completion in zip(encoded.sequences, whole.sequences, LONG.completions, strict=True):
+        text = encode.tokenizer.decode(ids)
+        assert len(ids) <= limit
+        assert text.startswith("<bos><|system|>\nSYSTEM<eos>\n<|user|>\n")
+        assert text.endswith(f"<|assistant|>\n{completion}<eos>")
+        assert (ids == full) == (len(full) <= limit)
+    assert encoded.truncated == sum(length > limit for length in whole.lengths)
+
+
+def test_oldest_whole_turns_go_first(encode) -> None:
+    """One token too many costs the oldest exchange, and nothing else."""
+    single = PromptGroup(LONG.prompt, LONG.completions[:1])
+    text = encode.tokenizer.decode(encode(single, encode(single).lengths[0] - 1).sequences[0])
+    assert "user 0 says" not in text
+    assert "assistant 0 says" not in text
+    assert "user 1 says" in text
+
+
+def test_then_the_oldest_tokens_of_the_last_turn(encode) -> None:
+    last = PromptGroup([LONG.prompt[0], LONG.prompt[-1]], LONG.completions[:1])
+    limit = encode(last).lengths[0] - 4
+    encoded = encode(LONG, limit)
+    text = encode.tokenizer.decode(encoded.sequences[0])
+    assert encoded.lengths[0] == limit  # no more is cut than must be
+    assert "eight nine ten" in text
+    assert "one two" not in text
+
+
+def test_truncation_of_one_sequence_does_not_depend_on_its_group(encode) -> None:
+    limit = max(encode(LONG).lengths) - 10
+    together = encode(LONG, limit).sequences
+    alone = tuple(encode(PromptGroup(LONG.prompt, (c,)), limit).sequences[0] for c in LONG.completions)
+    assert together == alone
+
+
+def test_a_completion_longer_than_the_limit_is_an_error_that_names_it(encode) -> None:
+    group = PromptGroup("Hi", ["fine", "word " * 50], source="pairs.jsonl:17")
+    with pytest.raises(CompletionTooLongError, match=r"pairs\.jsonl:17: completion 1 needs \d+ tokens.*length is 40"):
+        encode(group, 40)
+
+
+def test_many_groups_keep_their_order_and_their_errors(encode) -> None:
+    groups = [PromptGroup(f"prompt {i}", [f"answer {i}" * (1 + 40 * (i % 3 == 2))], id=i) for i in range(600)]
+    seen: list[int] = []
+    results = Encoder(encode.tokenizer, 60).encode_many(groups, on_progress=seen.append)
+    assert sum(seen) == len(groups)
+    for i, result in enumerate(results):
+        assert isinstance(result, DataError) == (i % 3 == 2)
+        if not isinstance(result, DataError):
+            assert result.group.id == i
+
+
+def test_a_conversation_the_template_refuses_names_the_row(encode) -> None:
+    encode.tokenizer.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(DataError, match=r"data\.jsonl:3: .*no system role"):
+        encode(PromptGroup("Hi", ["there"], source="data.jsonl:3"))
+
+
+def test_max_length_must_be_positive(encode) -> None:
+    with pytest.raises(ValueError, match="max_length"):
+        Encoder(encode.tokenizer, 0)
