@@ -1,0 +1,1 @@
+"""Models: head, padding, loading, contract, verification, saving."""

@@ -1,0 +1,142 @@
+"""Saving a reward model: a plain transformers folder, its contract, and the proof that the two agree.
+
+The order is what makes the proof worth something: probes are scored by the model in memory, the folder is written, and
+a fresh load of that folder must give those scores in every way :mod:`rewardlab.modeling.verification` knows. A head
+lost by an adapter, a template not saved, a padding id that moved: each shows here, before anyone is told that training
+succeeded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rewardlab.data.encoding import Encoder
+from rewardlab.data.template import SealedTemplate, template_hash
+from rewardlab.errors import ContractError
+from rewardlab.modeling.contract import Contract, ReferenceStatistics
+from rewardlab.modeling.head import reads_last_token
+from rewardlab.modeling.loading import quiet_transformers
+from rewardlab.modeling.verification import (
+    Verification,
+    float32_tolerance,
+    make_probes,
+    measure_lower_precision_tolerance,
+    verify_checkpoint,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TRUNCATION = (
+    "the system turn stays; oldest whole turns go first, then the oldest tokens of the last prompt turn; "
+    "never the completion"
+)
+_QUANTILES = (0.0, 0.01, *(i / 20 for i in range(1, 20)), 0.99, 1.0)
+_LIBRARIES = ("rewardlab", "torch", "transformers", "tokenizers", "safetensors", "accelerate")
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What the contract records of how the model came to be; every value is plain JSON.
+
+    Attributes:
+        objective: Objective name and parameters.
+        data: Fingerprints and sizes of the training and held-out data.
+        training: Mode, base model, seed, epochs, learning rate.
+        held_out_metrics: Metrics with intervals.
+    """
+
+    objective: Mapping[str, Any]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    held_out_metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def reference_statistics(scores: Sequence[float], source: str) -> ReferenceStatistics:
+    """Mean, std (ddof 0) and quantiles of some scores.
+
+    Args:
+        scores: At least one score.
+        source: Which completions they are of, ``"held-out"`` or ``"training"``.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    quantiles = {f"{q:g}": float(np.quantile(values, q)) for q in _QUANTILES}
+    return ReferenceStatistics(source, len(values), float(values.mean()), float(values.std()), quantiles)
+
+
+def save_reward_model(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    template: SealedTemplate,
+    *,
+    max_length: int,
+    provenance: Provenance,
+    reference: ReferenceStatistics | None = None,
+) -> Verification:
+    """Write the checkpoint and its contract, load it again, and check that it gives the scores the model gave.
+
+    Args:
+        folder: Where to; created if need be.
+        model: The trained model, adapters merged, in float32.
+        tokenizer: Its tokenizer, template sealed.
+        template: What sealing found.
+        max_length: Longest sequence, in tokens.
+        provenance: How the model came to be.
+        reference: Statistics of its scores on the reference set.
+
+    Returns:
+        The checks, all of which held.
+
+    Raises:
+        ContractError: The saved checkpoint does not give the scores the model gave in memory.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.eval()
+    probes = make_probes(model, Encoder(tokenizer, max_length))
+    contract = Contract(
+        architecture=type(model).__name__,
+        objective=dict(provenance.objective),
+        read_out="last token that is not padding" if reads_last_token(model) else "pooled by the architecture",
+        template_sha256=template_hash(tokenizer),
+        template_origin=template.origin,
+        template_changes=list(template.changes),
+        begin_token=template.begin_token,
+        end_token=template.end_token,
+        pad_token_id=model.config.get_text_config().pad_token_id,
+        max_length=max_length,
+        truncation=TRUNCATION,
+        dtype="float32",
+        tolerances={"float32": float32_tolerance([probe.score for probe in probes])},
+        reference=reference,
+        temperature=None,
+        held_out_metrics=dict(provenance.held_out_metrics),
+        data=dict(provenance.data),
+        training=dict(provenance.training),
+        versions={"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        probes=probes,
+    )
+    with quiet_transformers():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    contract.save(folder)
+    verification = verify_checkpoint(folder, device=str(model.device), dtype="float32")
+    if not verification.ok:
+        failed = [check for check in verification.checks if not check.ok]
+        shown = "; ".join(f"{c.name}: {c.max_difference:.3g} (allowed {c.tolerance:.3g})" for c in failed)
+        raise ContractError(
+            f"{folder}: the saved checkpoint does not give the scores the trained model gave: {shown}",
+            hint="do not use this checkpoint; the training checkpoints beside it are intact",
+        )
+    lower = measure_lower_precision_tolerance(folder, contract, device=model.device)
+    tolerances = {**contract.tolerances, "bfloat16": lower, "float16": lower}
+    dataclasses.replace(contract, tolerances=tolerances).save(folder)
+    return verification

@@ -1,0 +1,161 @@
+"""The score contract: ``reward_contract.json``, which says how text becomes a score and carries the proof.
+
+The file lies beside the weights. What it states is read by people and by tools; its probes, a handful of conversations
+with their ids and scores, are what :mod:`rewardlab.modeling.verification` scores again. This file knows the record and
+its JSON; it never touches a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rewardlab.errors import ContractError
+
+FILE_NAME = "reward_contract.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One conversation whose score is known.
+
+    Attributes:
+        messages: The conversation, prompt turns then the answer.
+        num_prompt_messages: How many of the messages are the prompt.
+        input_ids: Its ids, so that a changed tokenizer or template is told apart from changed weights.
+        score: Its score when the model was saved, in the contract's dtype.
+    """
+
+    messages: list[dict[str, Any]]
+    num_prompt_messages: int
+    input_ids: list[int]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceStatistics:
+    """The distribution of scores on the reference set: the model's first scale.
+
+    Attributes:
+        source: ``"held-out"`` or ``"training"``: which completions were scored.
+        num_scores: How many.
+        mean: Their mean.
+        std: Their standard deviation (ddof 0).
+        quantiles: Quantile level (as text, ``"0.5"``) -> score.
+    """
+
+    source: str
+    num_scores: int
+    mean: float
+    std: float
+    quantiles: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """How text becomes a score with this model.
+
+    Attributes:
+        architecture: transformers class of the checkpoint.
+        objective: Objective name and its parameters.
+        read_out: Where the score is read, in words a reader of transformers' source recognises.
+        template_sha256: Hash of the chat template's text.
+        template_origin: ``"tokenizer"`` or ``"plain"``.
+        template_changes: What sealing changed in the tokenizer's own template.
+        begin_token: Token every sequence starts with, or None.
+        end_token: Token every sequence ends with, where decoders read the score.
+        pad_token_id: Padding id; never the id of the end token.
+        max_length: Longest sequence, in tokens.
+        truncation: The truncation policy.
+        dtype: dtype of the stored scores.
+        tolerances: dtype -> largest allowed absolute difference of a probe's score from the stored one.
+        reference: Score statistics on the reference set, None where nothing was scored.
+        temperature: Fitted temperature of the preference probability, None until one is fitted.
+        held_out_metrics: Held-out metrics with intervals, as ``rewardlab evaluate --json`` names them.
+        data: Fingerprints of the training and held-out data.
+        training: How it was trained: mode, base model, seed, epochs, learning rate.
+        versions: Library versions.
+        probes: The proof.
+        version: Version of this record.
+    """
+
+    architecture: str
+    objective: dict[str, Any]
+    read_out: str
+    template_sha256: str
+    template_origin: str
+    template_changes: list[str]
+    begin_token: str | None
+    end_token: str
+    pad_token_id: int
+    max_length: int
+    truncation: str
+    dtype: str
+    tolerances: dict[str, float]
+    reference: ReferenceStatistics | None
+    temperature: float | None
+    held_out_metrics: dict[str, Any]
+    data: dict[str, Any]
+    training: dict[str, Any]
+    versions: dict[str, str]
+    probes: list[Probe] = field(default_factory=list)
+    version: int = VERSION
+
+    def tolerance(self, dtype: str) -> float:
+        """Largest allowed difference of a probe's score when the model computes in ``dtype``.
+
+        Raises:
+            ContractError: No tolerance was measured for that dtype.
+        """
+        if dtype not in self.tolerances:
+            raise ContractError(
+                f"the contract states no tolerance for dtype {dtype}, only for {sorted(self.tolerances)}",
+                hint="load the model in one of these dtypes, or skip the check with verify=False (--no-verify)",
+            )
+        return self.tolerances[dtype]
+
+    def save(self, folder: Path) -> Path:
+        """Write the contract beside the weights; returns its path."""
+        path = folder / FILE_NAME
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        path.write_text(text + "\n", encoding="utf-8")
+        return path
+
+
+def load_contract(folder: Path) -> Contract | None:
+    """The folder's contract, or None where there is none.
+
+    Raises:
+        ContractError: The file is there and is not a contract this version understands.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ContractError(f"{path}: not readable as JSON: {error}", hint="restore the file from a copy") from error
+    if not isinstance(record, dict) or record.get("version") != VERSION:
+        came = record.get("version") if isinstance(record, dict) else type(record).__name__
+        raise ContractError(
+            f"{path}: expected a contract of version {VERSION}, got {came!r}",
+            hint="use the rewardlab version that wrote the checkpoint",
+        )
+    try:
+        reference = record["reference"]
+        return Contract(
+            **{
+                **record,
+                "reference": None if reference is None else ReferenceStatistics(**reference),
+                "probes": [Probe(**probe) for probe in record["probes"]],
+            }
+        )
+    except (KeyError, TypeError) as error:
+        raise ContractError(
+            f"{path}: not a whole contract: {error}",
+            hint="restore the file from a copy; contracts are not edited by hand",
+        ) from error

@@ -1,0 +1,127 @@
+"""Sequences of ids -> scores, by padding. The one forward that training, evaluation, verification and scoring share.
+
+The score is whatever transformers' own ``*ForSequenceClassification.forward`` gives: for decoders the head at the
+rightmost id that is not the padding id. Position ids are always given to decoders, so that padding on the left cannot
+move a model with learned positions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rewardlab.modeling.head import reads_last_token
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOKENS_PER_BATCH = 16384
+
+
+def pad(sequences: Sequence[Sequence[int]], pad_id: int, *, side: str = "right", extra: int = 0) -> dict[str, Tensor]:
+    """One padded batch.
+
+    Args:
+        sequences: Ids of each sequence, none empty.
+        pad_id: The padding id.
+        side: ``"right"`` or ``"left"``.
+        extra: Columns of padding beyond the longest sequence (used to verify that padding does not matter).
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and ``position_ids``, each of shape (sequences, width), int64. Positions
+        count the real tokens from 0; padding has position 0.
+    """
+    width = max(len(sequence) for sequence in sequences) + extra
+    ids = torch.full((len(sequences), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(sequences), width), dtype=torch.long)
+    positions = torch.zeros((len(sequences), width), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        length = len(sequence)
+        columns = slice(0, length) if side == "right" else slice(width - length, width)
+        ids[row, columns] = torch.tensor(sequence, dtype=torch.long)
+        mask[row, columns] = 1
+        positions[row, columns] = torch.arange(length)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+
+
+def takes_position_ids(model: nn.Module) -> bool:
+    """Whether explicit positions are given to this model.
+
+    Encoders keep their own rule: their positions do not always start at 0 (RoBERTa), and their padding is on the right.
+    """
+    return reads_last_token(model) and "position_ids" in inspect.signature(model.forward).parameters
+
+
+def model_inputs(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a padded batch that this model's forward takes."""
+    names = ["input_ids", "attention_mask"] + (["position_ids"] if takes_position_ids(model) else [])
+    return {name: batch[name] for name in names}
+
+
+def length_buckets(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Indices grouped so that sequences of like length share a padded batch, longest first.
+
+    Longest first, so that a batch that does not fit in memory is met at once, not after an hour.
+
+    Args:
+        lengths: Tokens of each sequence.
+        tokens_per_batch: Most padded tokens in a batch; a sequence longer than that goes alone.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    bucket: list[int] = []
+    for index in order:
+        width = lengths[bucket[0]] if bucket else lengths[index]
+        if bucket and width * (len(bucket) + 1) > tokens_per_batch:
+            yield bucket
+            bucket = []
+        bucket.append(index)
+    if bucket:
+        yield bucket
+
+
+def score_batch(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Scores of one padded batch already on the model's device.
+
+    Returns:
+        Shape (sequences,), float32.
+    """
+    return model(**model_inputs(model, batch)).logits.squeeze(-1).float()
+
+
+def score_sequences(
+    model: PreTrainedModel,
+    sequences: Sequence[Sequence[int]],
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Scores of many sequences, in their order, without gradients and with dropout off.
+
+    Args:
+        model: A model from :mod:`rewardlab.modeling.loading`, whose ``config.pad_token_id`` is set.
+        sequences: Ids of each sequence.
+        tokens_per_batch: Most padded tokens in one forward.
+        on_progress: Called with the number of sequences just scored.
+
+    Returns:
+        One score per sequence.
+    """
+    scores = [0.0] * len(sequences)
+    pad_id = model.config.get_text_config().pad_token_id
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for bucket in length_buckets([len(s) for s in sequences], tokens_per_batch):
+                batch = {k: v.to(model.device) for k, v in pad([sequences[i] for i in bucket], pad_id).items()}
+                for index, score in zip(bucket, score_batch(model, batch).tolist(), strict=True):
+                    scores[index] = score
+                if on_progress is not None:
+                    on_progress(len(bucket))
+    finally:
+        model.train(was_training)
+    return scores

@@ -1,0 +1,350 @@
+"""A reward model from a folder or hub id, or a clear refusal.
+
+What cannot be trusted to give scores is refused with the reason: no trained head (transformers would draw one at
+random), weights that are not finite, pickled weights, code that would have to be run. Models of others, without a
+contract, load too; transformers' own forward is the truth for them, and what was assumed is kept in ``notes``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from rewardlab.data.encoding import Encoder
+from rewardlab.data.template import begin_token, chat_template_of, plain_template, seal_chat_template
+from rewardlab.errors import CheckpointError, ConfigError
+from rewardlab.modeling.contract import FILE_NAME, Contract, load_contract
+from rewardlab.modeling.head import head_name, use_float32_head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FALLBACK_MAX_LENGTH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModel:
+    """A loaded reward model: everything between text and a score.
+
+    Attributes:
+        model: The transformers model, in eval mode on its device, with a float32 head.
+        tokenizer: Its tokenizer, whose chat template is the text-to-ids rule.
+        contract: Its contract; None for models of others.
+        max_length: Longest sequence, in tokens.
+        fingerprint: Equal for equal checkpoints.
+        folder: Where it was loaded from.
+        notes: What had to be assumed, in words; empty for our own checkpoints.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    contract: Contract | None
+    max_length: int
+    fingerprint: str
+    folder: Path
+    notes: tuple[str, ...]
+
+    @property
+    def dtype(self) -> str:
+        """Name of the trunk's dtype."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def encoder(self, max_length: int | None = None) -> Encoder:
+        """The encoder of this model's text."""
+        return Encoder(self.tokenizer, max_length or self.max_length)
+
+
+def load_reward_model(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+) -> RewardModel:
+    """Load a reward model without checking its probes (:mod:`rewardlab.modeling.verification` does that).
+
+    Args:
+        source: A local folder or a hub id.
+        device: Where to; by default the first CUDA device, else the CPU.
+        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``; by default what the checkpoint is saved in.
+        trust_remote_code: Run the repository's own Python code. Off by default.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        CheckpointError: It cannot be trusted to give scores; the message says why.
+    """
+    folder = resolve_folder(source)
+    contract = load_contract(folder)
+    config = load_config(folder, trust_remote_code=trust_remote_code)
+    if config.num_labels != 1:
+        raise CheckpointError(
+            f"{folder}: the config has {config.num_labels} labels, a reward model has exactly one",
+            hint="is this a classifier? a checkpoint saved without num_labels=1 has no scalar head",
+        )
+    require_safetensors(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    with quiet_transformers():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=config,
+            dtype=_torch_dtype(dtype),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    _require_complete(folder, model, report)
+    _restore_float32_head(folder, model)
+    require_finite(folder, model)
+    notes = _settle_tokenizer(folder, model, tokenizer, contract)
+    for note in notes:
+        logger.warning("%s: %s", folder, note)
+    model.config.use_cache = False
+    model.eval().to(device if device is not None else default_device())
+    max_length = contract.max_length if contract else position_limit(config, tokenizer) or _FALLBACK_MAX_LENGTH
+    return RewardModel(model, tokenizer, contract, max_length, _fingerprint(folder), folder, notes)
+
+
+def default_device() -> torch.device:
+    """The first CUDA device, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_folder(source: str | Path) -> Path:
+    """The local folder of a checkpoint; a hub id is downloaded (safetensors and text files only, never pickles).
+
+    Raises:
+        CheckpointError: No such folder, and the hub has no such repository or cannot be reached.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(
+            f"{path} is a file, expected a model folder", hint="name the folder that holds config.json"
+        )
+    if path.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1:
+        raise CheckpointError(f"no such folder: {path}", hint="check the path")
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
+    except Exception as error:  # the hub client's own errors are many and change; each means "not to be had"
+        raise CheckpointError(
+            f"{source}: no such local folder, and not to be had from the hub: {str(error).splitlines()[0]}",
+            hint="check the path or the hub id, and the network",
+        ) from error
+
+
+def load_config(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The model's config.
+
+    Raises:
+        CheckpointError: There is none, it does not parse, or it needs remote code.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        adapter = (folder / "adapter_config.json").exists()
+        raise CheckpointError(
+            f"{folder}: no config.json" + (", only a PEFT adapter" if adapter else ""),
+            hint="merge the adapter into its base model first" if adapter else "name the folder that holds config.json",
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}", hint="restore the file from a copy") from error
+    if record.get("auto_map") and record.get("model_type") not in CONFIG_MAPPING and not trust_remote_code:
+        raise CheckpointError(
+            f"{folder}: model type {record.get('model_type')!r} runs Python code from its repository: "
+            f"{record['auto_map']}",
+            hint="read that code first; --trust-remote-code runs it",
+        )
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: {str(error).splitlines()[0]}", hint="the installed transformers may not know this model type"
+        ) from error
+    return config
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        CheckpointError: There is none, or it does not load.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # tokenizers raises plain Exception for a broken tokenizer.json
+        raise CheckpointError(
+            f"{folder}: the tokenizer does not load: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            hint="save the tokenizer into the model folder (tokenizer.save_pretrained)",
+        ) from error
+    return tokenizer
+
+
+def position_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Longest sequence the model has positions for, None where nothing states one."""
+    stated = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    # Tokenizers without a limit say 1e30.
+    limits = [int(limit) for limit in stated if limit is not None and 0 < limit < 10**9]
+    return min(limits, default=None)
+
+
+def distinct_pad_id(tokenizer: PreTrainedTokenizerBase, avoid: set[int]) -> int | None:
+    """An id to pad with that is none of ``avoid``: the tokenizer's pad, else unk; None where neither will do."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.unk_token_id):
+        if candidate is not None and candidate not in avoid:
+            return int(candidate)
+    return None
+
+
+def require_finite(folder: Path, model: nn.Module) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        CheckpointError: Naming the first such parameter.
+    """
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            bad = int((~torch.isfinite(parameter)).sum())
+            raise CheckpointError(
+                f"{folder}: {name} holds {bad} NaN or infinite values of {parameter.numel()}",
+                hint="the training run diverged; use an earlier checkpoint",
+            )
+
+
+def require_safetensors(folder: Path) -> None:
+    """Refuse a folder whose weights are not safetensors.
+
+    Raises:
+        CheckpointError: They are pickled, or there are none.
+    """
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{folder}: the weights are pickled ({', '.join(pickles)}); loading a pickle can run any code",
+            hint="have them converted to safetensors by someone who trusts the file",
+        )
+    raise CheckpointError(f"{folder}: no weights (*.safetensors)", hint="was the folder copied whole?")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Hide transformers' loading report and bars: what is wrong with a checkpoint is raised by us, once."""
+    before = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _torch_dtype(name: str | None) -> torch.dtype | str:
+    if name is None:
+        return "auto"
+    if name not in DTYPES:
+        raise ConfigError(f"unknown dtype {name!r}", hint=f"one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _require_complete(folder: Path, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    missing, mismatched = sorted(report["missing_keys"]), [str(key) for key in report["mismatched_keys"]]
+    head = head_name(model)
+    if any(key.startswith(head) for key in missing):
+        raise CheckpointError(
+            f"{folder}: there is no trained head: the checkpoint has no {head}.weight, transformers drew one at random",
+            hint="this is a base model, or the head was lost when it was saved (LoRA without modules_to_save)",
+        )
+    if missing or mismatched:
+        raise CheckpointError(
+            f"{folder}: weights are missing or of another shape than the config says: {(missing + mismatched)[:5]}",
+            hint="the folder was not copied whole, or config.json belongs to another model",
+        )
+
+
+def _restore_float32_head(folder: Path, model: PreTrainedModel) -> None:
+    """Give the head its saved float32 values back: loading in a lower dtype has rounded them."""
+    name = head_name(model)
+    head = use_float32_head(model)
+    values = {f"{name}.weight": head.weight, f"{name}.bias": head.bias}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for key in set(file.keys()) & values.keys():
+                with torch.no_grad():
+                    values[key].copy_(file.get_tensor(key))
+
+
+def _settle_tokenizer(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, contract: Contract | None
+) -> tuple[str, ...]:
+    """Agree on template and padding id; returns what had to be assumed."""
+    text_config = model.config.get_text_config()
+    if contract is not None:
+        text_config.pad_token_id = contract.pad_token_id
+        return ()
+    notes = [f"no {FILE_NAME}: a model of others, scored by transformers' own rule"]
+    if chat_template_of(tokenizer) is None:
+        end = tokenizer.eos_token or tokenizer.sep_token
+        if end is None:
+            seal_chat_template(tokenizer)  # raises, saying what is missing
+        tokenizer.chat_template = plain_template(begin_token(tokenizer), str(end))
+        notes.append("the tokenizer has no chat template: the plain one is used, which the model may never have seen")
+    ends = {i for i in (tokenizer.eos_token_id, tokenizer.sep_token_id) if i is not None}
+    if text_config.pad_token_id is None:
+        # transformers then reads the last id of an unpadded row; any id that never ends a row pads without moving that.
+        pad_id = distinct_pad_id(tokenizer, ends)
+        text_config.pad_token_id = (
+            pad_id if pad_id is not None else next(i for i in range(len(ends) + 1) if i not in ends)
+        )
+        notes.append(f"the config has no pad_token_id: batches are padded with id {text_config.pad_token_id}")
+    elif text_config.pad_token_id in ends:
+        notes.append(
+            f"pad_token_id {text_config.pad_token_id} is the end token: transformers reads the score one token before "
+            "the end, and so does rewardlab for this model"
+        )
+    return tuple(notes)
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hash of the text files in full, and of each weight file's size, first and last mebibyte.
+
+    Enough to tell any two checkpoints of one training run apart without reading gigabytes.
+    """
+    digest = hashlib.sha256()
+    edge = 1 << 20
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safetensors")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}:".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(edge if path.suffix == ".safetensors" else -1))
+            if path.suffix == ".safetensors" and size > edge:
+                file.seek(max(edge, size - edge))
+                digest.update(file.read())
+    return digest.hexdigest()

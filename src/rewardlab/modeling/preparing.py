@@ -1,0 +1,244 @@
+"""A base model -> a model ready to be trained into a reward model, and back into one plain checkpoint.
+
+What goes wrong with reward models mostly goes wrong here: a padding id that is the EOS id moves the read-out, a head
+that LoRA does not save is lost, a head drawn before the seed is set differs between runs. So this file settles
+template, padding, head, dropout and adapters in one place, before any optimiser sees the model.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
+
+from rewardlab.data.template import SealedTemplate, seal_chat_template
+from rewardlab.errors import CheckpointError, ConfigError, MissingDependencyError
+from rewardlab.modeling.head import head_name, initialise_head, use_float32_head
+from rewardlab.modeling.loading import (
+    load_config,
+    load_tokenizer,
+    quiet_transformers,
+    require_finite,
+    require_safetensors,
+    resolve_folder,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+Mode: TypeAlias = Literal["full", "lora", "head_only"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraOptions:
+    """Low-rank adapters on every linear layer of the trunk; the head is always trained and saved beside them.
+
+    Attributes:
+        rank: Rank of the adapters.
+        alpha: Their scale is alpha / rank.
+        dropout: Dropout on the adapters' input.
+        load_in_4bit: QLoRA: hold the trunk in 4-bit NF4 (needs a CUDA device and bitsandbytes).
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    load_in_4bit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """A model ready to be trained.
+
+    Attributes:
+        model: The model (a PEFT model in LoRA mode), its parameters in float32.
+        tokenizer: Its tokenizer, template sealed and padding distinct.
+        template: What sealing found.
+        folder: The base model's folder.
+        new_head: Whether the head was drawn anew; False where a reward model is trained further.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    template: SealedTemplate
+    folder: Path
+    new_head: bool
+
+
+def prepare_for_training(
+    source: str | Path,
+    *,
+    seed: int,
+    mode: Mode = "full",
+    lora: LoraOptions | None = None,
+    disable_dropout: bool = True,
+    trust_remote_code: bool = False,
+) -> PreparedModel:
+    """Load a base model (decoder or encoder) with one score head.
+
+    Args:
+        source: Local folder or hub id of a base model, or of a reward model to train further.
+        seed: Seed of the head's start.
+        mode: Which parameters are trained: ``"full"``, ``"lora"`` (adapters and head), ``"head_only"``.
+        lora: Adapter options for mode ``"lora"``.
+        disable_dropout: Set every dropout probability of the model to 0, so that both completions of a pair, and
+            training and scoring, see the same network.
+        trust_remote_code: Run the repository's own Python code.
+
+    Raises:
+        CheckpointError: The base model cannot be used; the message says why.
+    """
+    folder = resolve_folder(source)
+    config = load_config(folder, trust_remote_code=trust_remote_code)
+    require_safetensors(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    template = seal_chat_template(tokenizer)
+    config.num_labels = 1
+    config.problem_type = "regression"  # without it vLLM and the transformers pipeline return a sigmoid of the score
+    config.use_cache = False
+    if disable_dropout:
+        _set_dropout_to_zero(config)
+    lora = lora or LoraOptions()
+    if config.model_type not in [c.model_type for c in AutoModelForSequenceClassification._model_mapping]:
+        raise CheckpointError(
+            f"{folder}: transformers has no *ForSequenceClassification class for model type {config.model_type!r}",
+            hint="choose a model family that has one (Llama, Qwen, Mistral, Gemma, BERT, DeBERTa, ModernBERT, ...)",
+        )
+    model, new_head = _load_base(folder, config, mode, lora, trust_remote_code=trust_remote_code)
+    require_finite(folder, model)
+    _use_distinct_pad(model, tokenizer, template)
+    head = use_float32_head(model)
+    if new_head:
+        initialise_head(head, seed)
+    if mode == "head_only":
+        model.requires_grad_(False)
+        head.requires_grad_(True)
+    trained = _with_adapters(model, lora) if mode == "lora" else model
+    return PreparedModel(trained, tokenizer, template, folder, new_head)
+
+
+def merged(model: nn.Module) -> PreTrainedModel:
+    """The plain transformers model: adapters merged into their layers, the trained head in place of the first one."""
+    if not hasattr(model, "merge_and_unload"):
+        return inner_model(model)
+    plain: PreTrainedModel = cast(Any, model).merge_and_unload()
+    use_float32_head(plain)
+    return plain
+
+
+def inner_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside a PEFT wrapper, adapters active; the model itself where there is none."""
+    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else cast("PreTrainedModel", model)
+
+
+def _load_base(
+    folder: Path, config: PreTrainedConfig, mode: Mode, lora: LoraOptions, *, trust_remote_code: bool
+) -> tuple[PreTrainedModel, bool]:
+    quantization: dict[str, Any] = {}
+    if mode == "lora" and lora.load_in_4bit:
+        quantization["quantization_config"] = _four_bit_config()
+    with quiet_transformers():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **quantization,
+        )
+    head, trunk = head_name(model), model.base_model_prefix
+    absent = set(report["missing_keys"]) | {str(key[0]) for key in report["mismatched_keys"]}
+    new_head = any(key.startswith(head) for key in absent)
+    # A masked-language model has no pooler and no classification layers; those start anew with the head.
+    new_layers = sorted(
+        k for k in absent if not k.startswith(head) and (not k.startswith(trunk + ".") or ".pooler." in k)
+    )
+    lost = sorted(k for k in absent if k.startswith(trunk + ".") and ".pooler." not in k)
+    if lost:
+        raise CheckpointError(
+            f"{folder}: {len(lost)} weights of the trunk are missing or of another shape than the config "
+            f"says: {lost[:3]}",
+            hint="the folder was not copied whole, or config.json belongs to another model",
+        )
+    if new_layers:
+        logger.warning("%s has no %s: these start anew, with the head", folder, ", ".join(new_layers))
+    if not new_head:
+        logger.warning("%s already has a trained head: training goes on from it", folder)
+    return model, new_head
+
+
+def _four_bit_config() -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available():
+        raise ConfigError("QLoRA (load_in_4bit) needs a CUDA device, and there is none", hint="use --lora without it")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("QLoRA needs bitsandbytes", hint="pip install bitsandbytes") from error
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["score", "classifier"],
+    )
+
+
+def _with_adapters(model: PreTrainedModel, lora: LoraOptions) -> nn.Module:
+    try:
+        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    except ImportError as error:
+        raise MissingDependencyError("LoRA needs peft", hint="pip install 'rewardlab[lora]'") from error
+    trunk = model.base_model_prefix
+    # Full names: a bare suffix such as "dense" would also match layers outside the trunk.
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and name.split(".")[0] == trunk
+    ]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        # Everything outside the trunk starts anew, so it is trained in full and saved.
+        modules_to_save=sorted({name.split(".")[0] for name, _ in model.named_parameters()} - {trunk}),
+        task_type="SEQ_CLS",
+    )
+    if lora.load_in_4bit:
+        model = prepare_model_for_kbit_training(model)
+    return get_peft_model(model, config)
+
+
+def _set_dropout_to_zero(config: PreTrainedConfig) -> None:
+    for part in {id(c): c for c in (config, config.get_text_config())}.values():
+        for name, value in list(vars(part).items()):
+            is_probability = isinstance(value, float) and not isinstance(value, bool)
+            if is_probability and ("dropout" in name or name.endswith("pdrop")):
+                setattr(part, name, 0.0)
+
+
+def _use_distinct_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: SealedTemplate) -> None:
+    """Pad with an id that nothing ends with, so that transformers (last id that is not pad) reads the end token."""
+    end_id = tokenizer.convert_tokens_to_ids(template.end_token)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in {end_id, tokenizer.eos_token_id}:
+        old = tokenizer.pad_token
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        logger.info("padding token %r would move the read-out; <|pad|> takes its place", old)
+        rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+        if len(tokenizer) > rows:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)  # no score reads the padding's row
+    tokenizer.padding_side = "right"
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id

@@ -1,0 +1,54 @@
+"""The contract's JSON: what is written is read back, and what is not a contract is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from rewardlab.errors import ContractError
+from rewardlab.modeling.contract import FILE_NAME, load_contract
+
+
+def test_round_trip(reward_model: Path, tmp_path: Path) -> None:
+    contract = load_contract(reward_model)
+    assert contract is not None
+    contract.save(tmp_path)
+    assert load_contract(tmp_path) == contract
+
+
+def test_no_file_is_no_contract(tmp_path: Path) -> None:
+    assert load_contract(tmp_path) is None
+
+
+def test_what_a_trained_contract_states(reward_model: Path) -> None:
+    contract = load_contract(reward_model)
+    assert contract is not None
+    assert contract.objective == {"name": "bradley_terry", "center_rewards_coefficient": 0.01}
+    assert contract.read_out == "last token that is not padding"
+    assert contract.begin_token == "<bos>"
+    assert contract.end_token == "<eos>"
+    assert contract.reference is not None
+    assert contract.reference.source == "held-out"
+    assert contract.reference.num_scores == 32
+    assert contract.reference.quantiles["0"] <= contract.reference.mean <= contract.reference.quantiles["1"]
+    assert contract.tolerances["float32"] < contract.tolerances["bfloat16"]
+    assert set(contract.held_out_metrics) >= {"accuracy", "log_loss", "margin", "longer_wins"}
+    assert len(contract.data["train"]["sha256"]) == 64
+    assert len(contract.probes) >= 8
+
+
+def test_an_unknown_key_is_refused(reward_model: Path, tmp_path: Path) -> None:
+    record = json.loads((reward_model / FILE_NAME).read_text())
+    (tmp_path / FILE_NAME).write_text(json.dumps({**record, "surprise": 1}))
+    with pytest.raises(ContractError, match="surprise"):
+        load_contract(tmp_path)
+
+
+def test_nan_is_never_written(reward_model: Path, tmp_path: Path) -> None:
+    contract = load_contract(reward_model)
+    assert contract is not None
+    with pytest.raises(ValueError, match="JSON"):
+        dataclasses.replace(contract, temperature=float("nan")).save(tmp_path)
