@@ -1,0 +1,155 @@
+"""``rewardlab train``: preference pairs in, a verified reward model out.
+
+This file knows options and where output goes; what is done is :mod:`rewardlab.training.run`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def train(
+    model: Annotated[str | None, typer.Option(metavar="M", help="Base model: a folder or a hub id.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Preference pairs. Can be given several times.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(metavar="DIR", help="Where the reward model goes.")] = None,
+    eval_data: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Held-out pairs. Can be given several times.")
+    ] = None,
+    eval_fraction: Annotated[
+        float | None, typer.Option(help="Without --eval-data: share of the data to hold out, by prompt.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="A recipe; options and --set override it.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the recipe.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="What is learned from the pairs; bradley_terry by default.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="How sequences are laid out: auto or padded.")] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters and the head (needs peft).")] = False,
+    head_only: Annotated[bool, typer.Option("--head-only", help="Train the head alone.")] = False,
+    dtype: Annotated[str | None, typer.Option(help="auto (bfloat16 where it is faster), float32 or bfloat16.")] = None,
+    format: Annotated[str | None, typer.Option(help="What the rows are; detected by default.")] = None,
+    split: Annotated[str | None, typer.Option(help="The training split, of a hub id or a saved dataset.")] = None,
+    eval_split: Annotated[str | None, typer.Option(help="The held-out split, likewise.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop if any row is bad.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Train a reward model on preference pairs, load it again, and prove its scores.
+
+    One epoch with the preset of its mode (docs/presets.md). Bad rows are set aside in DIR/training/quarantine.jsonl;
+    the run says so and stops when more than max_bad_fraction (5 %) are bad.
+
+    [dim]Examples:[/dim]
+
+        rewardlab train --model Qwen/Qwen3-0.6B --data pairs.jsonl --eval-data held_out.jsonl --output my-rm
+
+        rewardlab train --model my-encoder --data pairs.jsonl --eval-fraction 0.1 --output my-rm --set
+        learning_rate=3e-5
+
+        rewardlab train --config recipe.yaml --lora --set lora.rank=32 --set report_to=tensorboard
+
+        rewardlab train --config recipe.yaml --resume
+    """
+    from rich.console import Console
+
+    from rewardlab.config import build
+    from rewardlab.data.loading import Reading, read_groups
+    from rewardlab.data.reading import fingerprint
+    from rewardlab.data.splits import split_by_prompt
+    from rewardlab.errors import ConfigError
+    from rewardlab.evaluation.table import render
+    from rewardlab.training.recipe import TrainRecipe, overrides_of
+    from rewardlab.training.run import TRAINING_FOLDER, require_free, train_reward_model
+
+    if lora and head_only:
+        raise ConfigError("--lora and --head-only exclude each other", hint="choose one")
+    recipe: Any = build(
+        TrainRecipe,
+        recipe=config,
+        overrides=set_ or [],
+        explicit={
+            "model": model,
+            "data": data,
+            "output": output,
+            "eval_data": eval_data,
+            "eval_fraction": eval_fraction,
+            "objective": objective,
+            "engine": engine,
+            "mode": "lora" if lora else "head_only" if head_only else None,
+            "dtype": dtype,
+            "format": format,
+            "split": split,
+            "eval_split": eval_split,
+        },
+    )
+    folder = Path(recipe.output)
+    require_free(folder, resume=resume)
+    talk = Console(stderr=True, highlight=False)
+
+    def read(files: list[str], which: str | None, quarantine: str) -> Reading:
+        path = folder / TRAINING_FOLDER / quarantine
+        limit = 0.0 if strict else recipe.max_bad_fraction
+        reading = read_groups(
+            files, format=recipe.format, split=which, max_bad_fraction=limit, strict=strict, quarantine=path
+        )
+        if reading.bad_rows:
+            talk.print(f"{len(reading.bad_rows)} of {reading.ledger.read} rows set aside in {path}:\n{reading.told()}")
+        return reading
+
+    reading = read(recipe.data, recipe.split, "quarantine.jsonl")
+    train_groups, eval_groups = reading.groups, []
+    if recipe.eval_data:
+        eval_groups = read(recipe.eval_data, recipe.eval_split, "quarantine-eval.jsonl").groups
+        shared = {g.prompt_key for g in train_groups if g.prompt} & {g.prompt_key for g in eval_groups}
+        if shared:
+            talk.print(f"warning: {len(shared)} prompts are in both the training and the held-out data")
+    elif recipe.eval_fraction:
+        train_groups, eval_groups = split_by_prompt(reading.groups, recipe.eval_fraction, seed=0)
+    files = [*recipe.data, *recipe.eval_data]
+    result = train_reward_model(
+        model=recipe.model,
+        train_groups=train_groups,
+        eval_groups=eval_groups,
+        output_dir=folder,
+        mode=recipe.mode,
+        lora=recipe.lora,
+        dtype=recipe.dtype,
+        overrides=overrides_of(recipe),
+        resume=resume,
+        trust_remote_code=trust_remote_code,
+        max_bad_fraction=0.0 if strict else recipe.max_bad_fraction,
+        ledger=reading.ledger,
+        sources={Path(f).name: fingerprint(f, split=recipe.split) for f in files},
+        report=talk.print,
+    )
+    if json_output:
+        summary = {
+            "output": str(folder),
+            "mode": result.mode,
+            "seconds": result.seconds,
+            **reading.ledger.to_dict(),
+            "held_out": result.held_out.to_dict() if result.held_out else None,
+            "verification": result.verification.to_dict(),
+        }
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    if result.held_out:
+        Console().print(render(result.held_out))
+    talk.print(
+        f"trained in {result.seconds:.0f} s, saved to {folder}, loaded again: {len(result.verification.checks)} checks "
+        f"held on {result.verification.num_probes} probes"
+    )
+    talk.print(f"next: rewardlab evaluate {folder} --data FILE, rewardlab score {folder} --data FILE --output OUT")

@@ -1,0 +1,1 @@
+"""Training: presets, arguments, batches, the trainer, a whole run."""

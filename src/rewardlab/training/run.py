@@ -1,0 +1,330 @@
+"""One whole training run: base model and groups in, a verified checkpoint out.
+
+The order of the steps is the product's promise: prepare (template, padding, seeded head), train, score the held-out set
+with the plain merged model in float32, save with the contract, load again from disk and score the probes. Only then is
+the run said to have succeeded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from rewardlab.data.encoding import EncodedGroup
+from rewardlab.data.ledger import Ledger
+from rewardlab.data.loading import MAX_BAD_FRACTION
+from rewardlab.errors import CheckpointError, ConfigError, DataError
+from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores
+from rewardlab.modeling.checkpoint import Provenance, reference_statistics, save_reward_model
+from rewardlab.modeling.forward import score_sequences
+from rewardlab.modeling.head import reads_last_token
+from rewardlab.modeling.loading import position_limit, quiet_transformers
+from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner_model, merged, prepare_for_training
+from rewardlab.modeling.verification import Verification
+from rewardlab.training.arguments import RewardArguments
+from rewardlab.training.batches import EncodedDataset
+from rewardlab.training.presets import PRESETS, Preset
+from rewardlab.training.trainer import RewardTrainer
+from rewardlab.types import PromptGroup
+
+logger = logging.getLogger(__name__)
+
+TRAINING_FOLDER = "training"
+_REFERENCE_GROUPS = 1000  # how many training groups give the first reference where there is no held-out set
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What a run gave.
+
+    Attributes:
+        folder: The checkpoint.
+        verification: The checks it passed after being loaded again.
+        held_out: Metrics on the held-out groups, with intervals; None where there were none.
+        log_history: What the trainer logged, step by step.
+        mode: Which preset it ran under.
+        seconds: Wall-clock seconds of the training itself.
+        train_data: The training groups as ids, and what was dropped or quarantined.
+    """
+
+    folder: Path
+    verification: Verification
+    held_out: EvaluationResult | None
+    log_history: list[dict[str, float]]
+    mode: str
+    seconds: float
+    train_data: EncodedDataset
+
+
+def train_reward_model(
+    *,
+    model: str | Path,
+    train_groups: Sequence[PromptGroup],
+    output_dir: str | Path,
+    eval_groups: Sequence[PromptGroup] | None = None,
+    mode: Mode = "full",
+    lora: LoraOptions | None = None,
+    dtype: str = "auto",
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    trust_remote_code: bool = False,
+    max_bad_fraction: float = MAX_BAD_FRACTION,
+    ledger: Ledger | None = None,
+    sources: Mapping[str, Any] | None = None,
+    report: Callable[[str], None] = logger.info,
+) -> TrainingResult:
+    """Train, save, load again and verify.
+
+    Args:
+        model: Local folder or hub id of the base model, or of a reward model to train further.
+        train_groups: Groups to train on.
+        output_dir: Where the checkpoint goes; logs and resumable checkpoints go to ``training/`` inside it.
+        eval_groups: Held-out groups; they also give the first reference statistics.
+        mode: Which parameters are trained.
+        lora: Adapter options for mode ``"lora"``.
+        dtype: What the forward computes in: ``"float32"``, ``"bfloat16"`` (autocast; weights stay float32) or
+            ``"auto"``: bfloat16 where this machine is faster at it.
+        overrides: Fields of :class:`RewardArguments` that differ from the mode's preset.
+        resume: Go on from the newest checkpoint in ``training/``.
+        trust_remote_code: Run the model repository's own Python code.
+        max_bad_fraction: Largest share of groups that may be impossible to encode before the run stops.
+        ledger: Where dropped, quarantined and truncated training rows are counted.
+        sources: Fingerprints of the files the groups came from, for the contract.
+        report: Called with one line for each stage.
+
+    Returns:
+        The checkpoint, its verification and its held-out metrics.
+
+    Raises:
+        ConfigError: An option cannot be used, or ``output_dir`` already holds something else.
+        CheckpointError: The base model cannot be used, or the result does not verify.
+        DataError: No usable group.
+    """
+    output_dir = Path(output_dir)
+    require_free(output_dir, resume=resume)
+    overrides = dict(overrides or {})
+    seed = int(overrides.get("seed", 42))
+    set_seed(seed)  # before the head is drawn
+    prepared = prepare_for_training(
+        model,
+        seed=seed,
+        mode=mode,
+        lora=lora,
+        disable_dropout=bool(overrides.get("disable_dropout", True)),
+        trust_remote_code=trust_remote_code,
+    )
+    preset_name = mode if mode != "full" or reads_last_token(inner_model(prepared.model)) else "encoder"
+    for change in prepared.template.changes:
+        report(f"chat template: {change}")
+    arguments = _arguments(output_dir, prepared, PRESETS[preset_name], dtype, overrides, has_eval=bool(eval_groups))
+    report(
+        f"mode {preset_name}: learning rate {arguments.learning_rate:g}, {_step_size(arguments)} groups a step, at "
+        f"most {arguments.max_length} tokens, {'bfloat16' if arguments.bf16 else 'float32'}"
+    )
+    trainer = RewardTrainer(
+        prepared.model, arguments, train_groups, eval_groups or None, processing_class=prepared.tokenizer
+    )
+    data = trainer.train_data
+    _account(
+        data,
+        ledger,
+        output_dir / TRAINING_FOLDER / "quarantine.jsonl",
+        num_groups=len(train_groups),
+        max_bad_fraction=max_bad_fraction,
+    )
+    report(
+        f"{len(data.examples)} groups to train on ({len(data.dropped)} dropped, {len(data.quarantined)} quarantined, "
+        f"{data.num_truncated} truncated)"
+        + (f", {len(trainer.eval_data.examples)} held out" if trainer.eval_data else "")
+    )
+    checkpoint = get_last_checkpoint(arguments.output_dir) if resume else None
+    if resume:
+        report(
+            f"resuming from {Path(checkpoint).name}" if checkpoint else "nothing to resume: starting from the beginning"
+        )
+    start = time.perf_counter()
+    with quiet_transformers():  # its bars would cut into ours
+        trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - start
+    if not trainer.is_world_process_zero():
+        raise SystemExit(0)  # one process saves; the others have nothing left to do
+
+    plain = _merged_unchanged(prepared.model, data.examples[:8], quantized=bool(lora and lora.load_in_4bit))
+    examples = trainer.eval_data.examples if trainer.eval_data else data.examples[:_REFERENCE_GROUPS]
+    report(f"scoring {len(examples)} {'held-out' if trainer.eval_data else 'training'} groups")
+    flat = iter(
+        score_sequences(plain, [s for e in examples for s in e.sequences], tokens_per_batch=arguments.tokens_per_batch)
+    )
+    scores = [[next(flat) for _ in example.sequences] for example in examples]
+    held_out = evaluate_scores([e.group for e in examples], scores) if trainer.eval_data else None
+    report("saving, loading again and verifying")
+    verification = save_reward_model(
+        output_dir,
+        plain,
+        prepared.tokenizer,
+        prepared.template,
+        max_length=arguments.max_length,
+        provenance=Provenance(
+            objective={"name": arguments.objective, "center_rewards_coefficient": arguments.center_rewards_coefficient},
+            data={
+                "train": {"num_groups": len(data.examples), "sha256": groups_fingerprint(train_groups)},
+                "held_out": {"num_groups": len(eval_groups), "sha256": groups_fingerprint(eval_groups)}
+                if eval_groups
+                else None,
+                "files": dict(sources or {}),
+            },
+            training={
+                "base_model": str(model),
+                "mode": preset_name,
+                "seed": seed,
+                "epochs": arguments.num_train_epochs,
+                "learning_rate": arguments.learning_rate,
+                "groups_per_step": _step_size(arguments),
+                "precision": "bfloat16" if arguments.bf16 else "float32",
+                "steps": trainer.state.global_step,
+            },
+            held_out_metrics=held_out.to_dict() if held_out else {},
+        ),
+        reference=reference_statistics(
+            [score for group in scores for score in group], "held-out" if trainer.eval_data else "training"
+        ),
+    )
+    history = [dict(entry) for entry in trainer.state.log_history]
+    folder = output_dir / TRAINING_FOLDER
+    (folder / "log_history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    if ledger is not None:
+        (folder / "ledger.json").write_text(json.dumps(ledger.to_dict(), indent=1) + "\n", encoding="utf-8")
+    (folder / "arguments.json").write_text(arguments.to_json_string() + "\n", encoding="utf-8")
+    return TrainingResult(output_dir, verification, held_out, history, preset_name, seconds, data)
+
+
+def require_free(output_dir: Path, *, resume: bool) -> None:
+    """Refuse to write into a folder that already holds a run or anything else.
+
+    Raises:
+        ConfigError: It does, and ``resume`` is not asked for.
+    """
+    if resume or not output_dir.exists():
+        return
+    others = not output_dir.is_dir() or [p for p in output_dir.iterdir() if p.name != TRAINING_FOLDER]
+    if others or any((output_dir / TRAINING_FOLDER).glob("checkpoint-*")):
+        raise ConfigError(
+            f"{output_dir} is not an empty folder",
+            hint="name another --output, or pass --resume to go on with the run in it",
+        )
+
+
+def groups_fingerprint(groups: Sequence[PromptGroup]) -> str:
+    """SHA-256 of what is learned from some groups, whatever their order and the files they came from."""
+    rows = sorted(
+        json.dumps(
+            [g.prompt, g.completions, [[p.chosen, p.rejected, p.margin, p.weight] for p in g.pairs]], sort_keys=True
+        )
+        for g in groups
+    )
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def bfloat16_is_faster() -> bool:
+    """Whether this machine multiplies matrices faster in bfloat16 than in float32.
+
+    CUDA devices say so themselves. CPUs are measured, since most accept bfloat16 and are several times slower at it.
+    """
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(384, 384, dtype=dtype)
+        matrix @ matrix  # the first call builds kernels
+        rounds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            matrix @ matrix
+            rounds.append(time.perf_counter() - start)
+        times[dtype] = min(rounds)
+    return times[torch.bfloat16] * 1.5 < times[torch.float32]
+
+
+def _arguments(
+    output_dir: Path, prepared: PreparedModel, preset: Preset, dtype: str, overrides: dict[str, Any], *, has_eval: bool
+) -> RewardArguments:
+    """The preset of the mode, with what the user has said on top."""
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"unknown training dtype {dtype!r}", hint="one of auto, float32, bfloat16")
+    limit = position_limit(inner_model(prepared.model).config, prepared.tokenizer)
+    # The gradient does not depend on the micro-batch; small ones pad less, large ones keep a GPU busy.
+    per_device = min(8 if torch.cuda.is_available() else 4, preset.batch_size)
+    values: dict[str, Any] = {
+        "learning_rate": preset.learning_rate,
+        "warmup_steps": preset.warmup,
+        "max_length": min(preset.max_length, limit or preset.max_length),
+        "per_device_train_batch_size": per_device,
+        "gradient_accumulation_steps": preset.batch_size // per_device,
+        "bf16": dtype == "bfloat16" or (dtype == "auto" and bfloat16_is_faster()),
+        "eval_strategy": "steps" if has_eval else "no",
+        **overrides,
+        "output_dir": str(output_dir / TRAINING_FOLDER),
+    }
+    arguments = RewardArguments(**values)
+    if limit is not None and arguments.max_length > limit:
+        raise ConfigError(
+            f"max_length {arguments.max_length} is beyond the model's {limit} positions", hint=f"at most {limit}"
+        )
+    return arguments
+
+
+def _merged_unchanged(model: nn.Module, examples: Sequence[EncodedGroup], *, quantized: bool) -> PreTrainedModel:
+    """Merge the adapters, and check that the scores stay: a lost head or adapter shows here."""
+    sequences = [sequence for example in examples for sequence in example.sequences]
+    before = score_sequences(inner_model(model), sequences)
+    plain = merged(model)
+    difference = max(abs(a - b) for a, b in zip(score_sequences(plain, sequences), before, strict=True))
+    if difference > 1e-3 * max(1.0, *(abs(score) for score in before)):
+        what = f"merging the adapters moved a score by {difference:.3g}"
+        if not quantized:
+            raise CheckpointError(what, hint="the training checkpoints are intact; please report this")
+        logger.warning(
+            "%s: the trunk was trained in 4 bits and is merged in more; the contract holds the new scores", what
+        )
+    return plain
+
+
+def _step_size(arguments: RewardArguments) -> int:
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+
+
+def _account(
+    data: EncodedDataset, ledger: Ledger | None, quarantine: Path, *, num_groups: int, max_bad_fraction: float
+) -> None:
+    """Say what encoding left out, in the ledger and the quarantine file; stop if it is too much."""
+    if ledger is not None:
+        for _, reason in data.dropped:
+            ledger.drop(reason, was_used=True)
+        for _, reason in data.quarantined:
+            ledger.quarantine(reason, was_used=True)
+        ledger.truncated += data.num_truncated
+    if not data.quarantined:
+        return
+    quarantine.parent.mkdir(parents=True, exist_ok=True)
+    with quarantine.open("a", encoding="ascii") as file:
+        for group, reason in data.quarantined:
+            name, _, line = (group.source or "").rpartition(":")
+            record = {"file": name or None, "line": int(line) if line else None, "id": group.id, "reason": reason}
+            file.write(json.dumps(record) + "\n")
+    if len(data.quarantined) > max_bad_fraction * num_groups:
+        raise DataError(
+            f"{len(data.quarantined)} of {num_groups} groups cannot be encoded, at most {max_bad_fraction:.0%} may be; "
+            f"the first: {data.quarantined[0][1]}",
+            hint=f"see {quarantine}; raise max_length or max_bad_fraction",
+        )

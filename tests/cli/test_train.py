@@ -1,0 +1,91 @@
+"""``rewardlab train`` from files to a checkpoint, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rewardlab.cli.main import main
+from rewardlab.types import PromptGroup
+
+FAST = ["--set", "max_length=128", "--set", "learning_rate=1e-3", "--set", "disable_tqdm=true", "--dtype", "float32"]
+
+
+@pytest.fixture
+def data(tmp_path: Path, pairs: list[PromptGroup]) -> Path:
+    """40 good rows and one without a rejected side."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": g.prompt, "chosen": g.completions[0], "rejected": g.completions[1], "id": g.id} for g in pairs]
+    lines = [json.dumps(row) for row in rows[:40]]
+    lines.insert(7, json.dumps({"prompt": "Hi", "chosen": "only one side"}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_from_files_to_a_checkpoint_with_a_ledger(
+    base_model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "rm"
+    arguments = ["train", "--model", str(base_model), "--data", str(data), "--output", str(output), "--json"]
+    assert main([*arguments, "--eval-fraction", "0.25", *FAST]) == 0
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert summary["verification"]["ok"] is True
+    assert summary["rows"] == {"read": 41, "used": 40, "quarantined": 1, "dropped": 0, "truncated": 0}
+    assert summary["held_out"]["num_pairs"] == 10
+    assert "1 of 41 rows set aside" in captured.err
+    bad = json.loads((output / "training" / "quarantine.jsonl").read_text())
+    assert (bad["line"], bad["reason"]) == (8, "rejected is missing")
+    contract = json.loads((output / "reward_contract.json").read_text())
+    assert len(contract["data"]["files"]["pairs.jsonl"]) == 64
+    # The same command again must not write over what is there.
+    assert main([*arguments, *FAST]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_a_recipe_and_shared_prompts(
+    base_model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {base_model}\ndata: [{data}]\neval_data: [{data}]\noutput: {tmp_path / 'rm'}\nmax_length: 128\n"
+        "max_steps: 1\ndisable_tqdm: true\ndtype: float32\nmode: head_only\n"
+    )
+    assert main(["train", "--config", str(recipe)]) == 0
+    captured = capsys.readouterr()
+    assert "prompts are in both the training and the held-out data" in captured.err
+    assert "mode head_only" in captured.err
+    assert "accuracy" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("extra", "status", "message"),
+    [
+        (["--strict"], 1, "1 of 41 rows are bad"),
+        (["--set", "learning_rat=1"], 2, "learning_rate"),
+        (["--lora", "--head-only"], 2, "exclude each other"),
+        (["--dtype", "int3"], 2, "dtype"),
+        (["--engine", "warp"], 2, "unknown engine 'warp'"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    base_model: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    extra: list[str],
+    status: int,
+    message: str,
+) -> None:
+    arguments = ["train", "--model", str(base_model), "--data", str(data), "--output", str(tmp_path / "rm")]
+    assert main([*arguments, *extra]) == status
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_missing_required_key_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--model", "m"]) == 2
+    assert "data" in capsys.readouterr().err

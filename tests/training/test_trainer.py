@@ -1,0 +1,216 @@
+"""The trainer against TRL 1.16, and its laws: accumulation is exact, evaluation is exact, collapse is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from rewardlab.errors import DataError
+from rewardlab.modeling.forward import score_sequences
+from rewardlab.modeling.preparing import prepare_for_training
+from rewardlab.training.arguments import RewardArguments
+from rewardlab.training.trainer import RewardTrainer, collapse_warning
+from rewardlab.types import Pair, PromptGroup
+
+
+def make_trainer(
+    base: Path, folder: Path, groups: list[PromptGroup], evaluation: Any = None, **options: Any
+) -> RewardTrainer:
+    prepared = prepare_for_training(base, seed=0)
+    defaults: dict[str, Any] = {
+        "max_length": 128,
+        "learning_rate": 1e-3,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "seed": 0,
+        "use_cpu": True,
+        "lr_scheduler_type": "constant",
+    }
+    arguments = RewardArguments(output_dir=str(folder), **{**defaults, **options})
+    return RewardTrainer(prepared.model, arguments, groups, evaluation, processing_class=prepared.tokenizer)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL 1.16 uses names that transformers 5.23 has renamed
+@pytest.mark.parametrize("coefficient", [0.0, 0.01])
+@pytest.mark.parametrize("margins", [False, True])
+def test_loss_equals_trl(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup], coefficient: float, margins: bool
+) -> None:
+    """Same model, ids, margins and centering through TRL 1.16's own RewardTrainer.compute_loss."""
+    from trl import RewardConfig
+    from trl import RewardTrainer as TrlTrainer
+
+    groups = [
+        PromptGroup(g.prompt, g.completions, [Pair(margin=0.25 * i if margins else None)])
+        for i, g in enumerate(pairs[:6])
+    ]
+    ours = make_trainer(base_model, tmp_path, groups, center_rewards_coefficient=coefficient)
+    columns: dict[str, list[Any]] = {
+        "chosen_ids": [list(e.sequences[0]) for e in ours.train_data.examples],
+        "rejected_ids": [list(e.sequences[1]) for e in ours.train_data.examples],
+    }
+    if margins:
+        columns["margin"] = [g.pairs[0].margin for g in groups]
+    config = RewardConfig(
+        output_dir=str(tmp_path / "trl"),
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        center_rewards_coefficient=coefficient or None,
+        report_to="none",
+        dataloader_pin_memory=False,
+    )
+    theirs = TrlTrainer(
+        ours.model, args=config, train_dataset=Dataset.from_dict(columns), processing_class=ours.processing_class
+    )
+    ours.model.train()
+    batch = theirs.data_collator([dict(row) for row in theirs.train_dataset])
+    expected = theirs.compute_loss(ours.model, dict(batch))
+    loss = ours.compute_loss(ours.model, ours.data_collator(ours.train_data.examples))
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert loss.item() > 0.1
+
+
+def gradient_of_first_step(
+    base: Path, folder: Path, groups: list[PromptGroup], **options: Any
+) -> dict[str, torch.Tensor]:
+    """Gradient of the first optimiser step, as accumulated by the whole training loop."""
+    gradients: dict[str, torch.Tensor] = {}
+
+    class Catch(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            if not gradients:
+                gradients.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+    trainer = make_trainer(base, folder, groups, max_grad_norm=1e9, max_steps=1, **options)
+    trainer.add_callback(Catch())
+    trainer.train()
+    return gradients
+
+
+def test_accumulation_with_uneven_micro_batches_is_exact(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup]
+) -> None:
+    """7 weighted groups in micro-batches of 3, 3, 1, one of them holding three pairs, against one batch of 7.
+
+    A mean of means would give the last group's pair three times the weight of the others.
+    """
+    groups = [PromptGroup(g.prompt, g.completions, [Pair(weight=1 + i / 2)]) for i, g in enumerate(pairs[:6])]
+    groups.append(PromptGroup(pairs[6].prompt, (*pairs[6].completions, "the"), [Pair(0, 1), Pair(0, 2), Pair(1, 2)]))
+    one = gradient_of_first_step(base_model, tmp_path, groups, per_device_train_batch_size=7)
+    many = gradient_of_first_step(
+        base_model, tmp_path, groups, per_device_train_batch_size=3, gradient_accumulation_steps=3
+    )
+    assert one.keys() == many.keys()
+    for name, gradient in one.items():
+        assert torch.linalg.norm(many[name] - gradient) <= 1e-5 * torch.linalg.norm(gradient) + 1e-8, name
+
+
+def test_training_learns_and_logs_trl_names(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
+    trainer = make_trainer(
+        base_model, tmp_path, pairs[:32], pairs[32:], eval_strategy="epoch", num_train_epochs=3, logging_steps=2
+    )
+    before = trainer.evaluate()
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    names = {"loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward", "num_tokens"}
+    assert all(names <= entry.keys() for entry in logs)
+    tokens = [entry["num_tokens"] for entry in logs]
+    assert tokens == sorted(tokens)
+    assert tokens[-1] == 3 * sum(sum(e.lengths) for e in trainer.train_data.examples)
+    after = trainer.evaluate()
+    assert after["eval_loss"] < before["eval_loss"] - 0.05
+    assert after["eval_accuracy"] > 0.9
+
+
+def test_logged_metrics_are_over_all_pairs_since_the_last_log(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup]
+) -> None:
+    """With learning rate 0 the model stands still, so the log must equal the metrics of all 7 pairs at once."""
+    trainer = make_trainer(
+        base_model, tmp_path, pairs[:7], learning_rate=0.0, per_device_train_batch_size=3, logging_steps=3
+    )
+    trainer.train()
+    entry = next(e for e in trainer.state.log_history if "loss" in e)
+    examples = trainer.train_data.examples
+    scores = np.array([score_sequences(trainer.model, e.sequences) for e in examples])
+    assert entry["accuracy"] == pytest.approx((scores[:, 0] > scores[:, 1]).mean())
+    assert entry["margin"] == pytest.approx((scores[:, 0] - scores[:, 1]).mean(), abs=1e-5)
+    assert entry["min_reward"] == pytest.approx(scores.min(), abs=1e-5)
+    assert entry["max_reward"] == pytest.approx(scores.max(), abs=1e-5)
+    assert entry["mean_reward"] == pytest.approx(scores.mean(), abs=1e-5)
+
+
+def test_evaluation_is_exact_over_the_whole_set(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
+    """11 groups in batches of 4: an average of batch means would differ from the loss over all pairs."""
+    held_out = [
+        PromptGroup(g.prompt, g.completions, [Pair(margin=0.1 * i, weight=1.0 + i)]) for i, g in enumerate(pairs[:11])
+    ]
+    trainer = make_trainer(base_model, tmp_path, pairs[:4], held_out, tokens_per_batch=100)
+    metrics = trainer.evaluate()
+    scores = np.array([score_sequences(trainer.model, e.sequences) for e in trainer.eval_data.examples])
+    chosen, rejected = scores.T
+    weight = 1.0 + np.arange(11)
+    losses = np.log1p(np.exp(-(chosen - rejected - 0.1 * np.arange(11)))) + 0.01 * (chosen + rejected) ** 2
+    assert metrics["eval_loss"] == pytest.approx((weight * losses).sum() / weight.sum(), abs=1e-6)
+    assert metrics["eval_accuracy"] == pytest.approx((chosen > rejected).mean())
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup]
+) -> None:
+    options = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 3, "max_steps": 6}
+    whole = make_trainer(base_model, tmp_path / "whole", pairs[:24], **options)
+    whole.train()
+    resumed = make_trainer(base_model, tmp_path / "resumed", pairs[:24], **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    assert resumed.state.global_step == 6
+    for (name, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert resumed.state.num_input_tokens_seen == whole.state.num_input_tokens_seen
+
+
+def test_collapse_is_told_before_training(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(base_model, tmp_path, pairs[:4], max_steps=1)
+    with torch.no_grad():
+        trainer.model.score.weight.zero_()
+    trainer.train()
+    assert "before training: the scores of 8 completions hardly differ" in caplog.text
+    assert "padding id is the EOS id" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("scores", "margins", "expected"),
+    [
+        ([1.0, 2.0, 0.0, 1.5], [1.0, -1.5], None),
+        ([1.0, 1.0, 1.0, 1.0], [0.0, 0.0], "the scores of 4"),
+        ([1.0, 0.0, 2.0, 1.0], [1.0, 1.0], "the margins of 4"),
+        ([float("nan"), 0.0], [float("nan")], "not finite"),
+    ],
+)
+def test_collapse_warning(scores: list[float], margins: list[float], expected: str | None) -> None:
+    warning = collapse_warning(torch.tensor(scores), torch.tensor(margins))
+    assert (warning is None) if expected is None else (warning is not None and expected in warning)
+
+
+def test_more_than_one_epoch_is_warned_about(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup], caplog: pytest.LogCaptureFixture
+) -> None:
+    make_trainer(base_model, tmp_path, pairs[:4])
+    assert "overfit" not in caplog.text
+    make_trainer(base_model, tmp_path, pairs[:4], num_train_epochs=2)
+    assert "2 epochs: reward models overfit" in caplog.text
+
+
+def test_no_usable_group_is_an_error(base_model: Path, tmp_path: Path) -> None:
+    groups = [PromptGroup("Hi", ["a", "word " * 200], [Pair()])]
+    with pytest.raises(DataError, match="no training group is left: 0 dropped, 1 quarantined"):
+        make_trainer(base_model, tmp_path, groups)
