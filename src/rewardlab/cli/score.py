@@ -1,0 +1,152 @@
+"""``rewardlab score``: scores for every row of some files, in a file of their own.
+
+This file knows options, the progress bar and the summary; the work is :mod:`rewardlab.scoring.bulk`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rewardlab.scoring.bulk import BulkResult
+
+
+def score(
+    model: Annotated[str, typer.Argument(metavar="DIR", help="The reward model: a folder or a hub id.")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE", help="Rows to score: a file, a saved dataset or a hub id. Can be given several times."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="OUT", help="The file to write: Parquet if named *.parquet, else JSON Lines.")
+    ],
+    format: Annotated[str, typer.Option(help="What the rows are; auto: told by the columns.")] = "auto",
+    split: Annotated[str | None, typer.Option(help="The split, of a hub id or a saved dataset.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to score, e.g. cpu or cuda:0; by default a GPU if any.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's.")
+    ] = None,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens, padding included, in one forward.")] = 16384,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Longest sequence in tokens; by default the model's own.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first row that cannot be read or scored.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted run left.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON object to stdout.")
+    ] = False,
+) -> None:
+    """Score every row of a file: completions, pairs, or groups of completions.
+
+    Rows come out in order, each with its id (else where it was read, such as pairs.jsonl:17) and [bold]score[/bold];
+    pairs with [bold]chosen_score[/bold] and [bold]rejected_score[/bold]; groups of completions with the list
+    [bold]scores[/bold]. A row that cannot be scored keeps its place, with the reason in [bold]error[/bold]; one that
+    cannot be read is in OUT.quarantine.jsonl.
+
+    A run that was killed goes on where it was when the same command is given again.
+
+    [dim]Examples:[/dim]
+
+        rewardlab score runs/rm --data completions.jsonl --output scores.jsonl
+
+        rewardlab score runs/rm --data a.jsonl.gz --data b.parquet --output scores.parquet --dtype bfloat16
+    """
+    from rich.console import Console
+
+    from rewardlab.scoring.bulk import check_files, score_file
+
+    console = Console(stderr=True)
+    check_files(data, output, split=split, restart=restart, overwrite=overwrite)
+
+    from rewardlab.scoring.scorer import Scorer
+
+    scorer = Scorer.from_pretrained(
+        model,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        tokens_per_batch=batch_tokens,
+        trust_remote_code=trust_remote_code,
+    )
+    settings: dict[str, str | int | None] = {
+        "device": scorer.loaded.model.device.type,
+        "dtype": scorer.loaded.dtype,
+        "max_length": scorer.encoder.max_length,
+        "batch_tokens": batch_tokens,
+    }
+    with _bar(console) as update:
+        result = score_file(
+            scorer,
+            data,
+            output,
+            format=format,
+            split=split,
+            strict=strict,
+            settings=settings,
+            restart=restart,
+            overwrite=overwrite,
+            on_progress=update,
+        )
+    _print_summary(console, result)
+    if json_output:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar; its rate and remaining time count this run's work, not what an interrupted one had done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("completions, {task.fields[rate]:,.0f}/s")
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("scoring", total=None, rate=0.0, start=False, visible=False)
+
+        def update(done: int, total: int) -> None:
+            (state,) = progress.tasks
+            if not state.started:
+                progress.update(task, completed=done, total=total, visible=True)
+                progress.start_task(task)
+            else:
+                progress.update(task, completed=done, rate=state.speed or 0.0)
+
+        yield update
+
+
+def _print_summary(console: Console, result: BulkResult) -> None:
+    """What was done, and what one should look at, a line each."""
+
+    def tell(line: str, style: str | None = None) -> None:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    resumed = f" ({result.resumed_rows:,} of them by an interrupted run)" if result.resumed_rows else ""
+    tell(f"scored {result.rows:,} rows{resumed} in {result.seconds:.1f} s: {result.output}")
+    unreadable = result.ledger["rows"]["quarantined"] - result.quarantined_rows
+    if unreadable:
+        tell(f"warning: {unreadable:,} rows cannot be read; see {result.output}.quarantine.jsonl", "yellow")
+    if result.quarantined_rows:
+        tell(f"warning: {result.quarantined_rows:,} rows have no score; see their column error", "yellow")
+    for reason, count in result.ledger["reasons"].items():
+        tell(f"  {count:,} × {reason}")
+    if result.truncated_sequences:
+        tell(f"{result.truncated_sequences:,} prompts were cut to fit the maximum length")
+    for note in result.notes:
+        tell(f"note: {note}")

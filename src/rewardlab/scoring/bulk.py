@@ -1,0 +1,470 @@
+"""Scores whole files: each row in, in order, exactly once out, also when the process is killed on the way.
+
+Rows are scored in fixed chunks, so that the batches, and with them the last bits of the scores, do not depend on where
+an earlier run was killed. Finished chunks are appended to ``OUT.partial``; ``OUT.partial.journal`` says which model,
+data and settings they belong to and, line by line, the size and checksum of each chunk. A later run keeps the chunks
+that are really there, cuts off what is torn, and goes on. At the end ``OUT.partial`` becomes ``OUT`` at once.
+
+All groups are read before the first is scored, so the text of the whole file is held in memory.
+
+This file knows rows, files and a :class:`BulkScorer`; it knows no model, tokenizer or device.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from rewardlab.data.encoding import EncodedGroup
+from rewardlab.data.loading import read_groups
+from rewardlab.data.reading import is_hub_id, iter_rows
+from rewardlab.errors import CheckpointError, CompletionTooLongError, ConfigError, DataError, RewardLabError
+from rewardlab.types import PromptGroup
+
+CHUNK_ROWS = 512
+"""Rows scored, and made safe on disk, at a time."""
+
+_PARQUET_ROWS = 8192  # rows converted, and written as one row group, at a time
+_NOT_WRITTEN = (".csv", ".tsv", ".gz", ".zst", ".arrow")
+
+
+class BulkEncoder(Protocol):
+    """What :func:`score_file` needs of an encoder; see :class:`rewardlab.data.encoding.Encoder`."""
+
+    def encode_many(self, groups: Sequence[PromptGroup]) -> list[EncodedGroup | DataError]:
+        """Ids of many groups, in order; a group that cannot be encoded gives its error in place."""
+
+
+class BulkScorer(Protocol):
+    """What :func:`score_file` needs of a scorer; see :class:`rewardlab.scoring.scorer.Scorer`."""
+
+    @property
+    def encoder(self) -> BulkEncoder:
+        """Turns groups into ids."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal checkpoints."""
+
+    def score_encoded(
+        self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
+    ) -> list[list[float]]:
+        """One list per group, one score per completion; reports the number of completions just scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkResult:
+    """What a run of :func:`score_file` did.
+
+    Attributes:
+        output: The finished file.
+        rows: Rows in it.
+        resumed_rows: Those of them that an earlier, interrupted run had already scored.
+        quarantined_rows: Those of them without a score; each holds its reason in ``error``.
+        truncated_sequences: Sequences whose prompt was cut to fit the maximum length.
+        seconds: Wall-clock time of this run, reading included.
+        ledger: The account of all rows (:meth:`rewardlab.data.ledger.Ledger.to_dict`); its quarantined ones are
+            those that could not be read and those that could not be scored.
+        notes: What else one should know about the file, one sentence each.
+    """
+
+    output: str
+    rows: int
+    resumed_rows: int
+    quarantined_rows: int
+    truncated_sequences: int
+    seconds: float
+    ledger: dict[str, dict[str, int]]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+
+def check_files(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    *,
+    split: str | None = None,
+    restart: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Refuse at once, before a model is loaded, what cannot be read or must not be written; as :func:`score_file`.
+
+    Raises:
+        ConfigError: The output exists already, is one of the sources or a folder, or is named as a format that is not
+            written.
+        DataError: A source does not exist, or is of an unknown kind.
+    """
+    path = Path(output)
+    if path.is_dir():
+        raise ConfigError(f"the output {path} is a folder", hint="name a file, *.jsonl or *.parquet")
+    if path.suffix.lower() in _NOT_WRITTEN:
+        raise ConfigError(f"the output {path}: *{path.suffix} is not written", hint="name it *.jsonl or *.parquet")
+    for source in sources:
+        if path.exists() and Path(source).exists() and path.samefile(source):
+            raise ConfigError(f"the output {path} is the data itself", hint="give another output")
+        if not is_hub_id(source):
+            iter_rows(source, split=split)
+    if path.exists() and not overwrite and (restart or not _Partial(path).is_complete()):
+        raise ConfigError(f"the output {path} exists already", hint="give another output, or --overwrite")
+    return path
+
+
+def score_file(
+    scorer: BulkScorer,
+    sources: Sequence[str | Path],
+    output: str | Path,
+    *,
+    format: str = "auto",
+    split: str | None = None,
+    strict: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+    settings: Mapping[str, str | int | None] | None = None,
+    restart: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> BulkResult:
+    """Score every row of some files into one file, going on where an interrupted run of the same call stopped.
+
+    A row of the output is ``{"id", "chosen_score", "rejected_score"}`` for a pair, ``{"id", "scores"}`` for a list of
+    completions, and ``{"id", "score"}`` for one completion (also one in a list, if no row has several). ``id`` is the
+    row's own, else where it was read (``"pairs.jsonl:17"``). ``"truncated": true`` is there if a prompt was cut. A row
+    that cannot be scored keeps its place, with null scores and the reason in ``"error"``; rows that cannot even be
+    read are in ``OUT.quarantine.jsonl`` instead.
+
+    Args:
+        scorer: What scores.
+        sources: Files, folders or hub ids.
+        output: The file to write, Parquet if it is named ``*.parquet`` and else JSON Lines.
+        format: ``"auto"``, or a key of :data:`rewardlab.data.formats.FORMATS`.
+        split: The split, for hub ids and folders of several splits.
+        strict: Whether a single row that cannot be read or scored is an error.
+        chunk_rows: Rows scored, and made safe on disk, at a time.
+        settings: Whatever else decides the scores (dtype, device, maximum length): an interrupted run is only taken
+            up under the same.
+        restart: Whether to throw away what an interrupted run left.
+        overwrite: Whether an existing output may be replaced.
+        on_progress: Called with the completions done so far and their total, at the start and as they are scored.
+
+    Raises:
+        ConfigError: As :func:`check_files`; or an interrupted run with another model, data or settings is in the way.
+        DataError: Too many rows cannot be read, or none can be scored; with ``strict``, any.
+        CheckpointError: The model gives a score that is not finite.
+        RewardLabError: The output cannot be written, e.g. because the disk is full.
+    """
+    start = time.monotonic()
+    output = check_files(sources, output, split=split, restart=restart, overwrite=overwrite)
+    quarantine = output.with_name(output.name + ".quarantine.jsonl")
+    reading = read_groups(sources, format=format, split=split, strict=strict, quarantine=quarantine)
+    groups = reading.groups
+    layout = _Layout(groups, format)
+    header = {
+        "model": scorer.fingerprint,
+        "data": _data_fingerprint(groups),
+        "format": format,
+        "split": split,
+        **(settings or {}),
+        "chunk_rows": chunk_rows,
+        "rows": len(groups),
+    }
+    total, done = _num_completions(groups), 0
+
+    def advance(completions: int) -> None:
+        nonlocal done
+        done += completions
+        if on_progress is not None:
+            on_progress(done, total)
+
+    try:
+        with _Partial(output).opened(header, restart=restart) as partial:
+            resumed = partial.total("rows")
+            advance(_num_completions(groups[:resumed]))
+            for first in range(resumed, len(groups), chunk_rows):
+                partial.append(*_score_rows(scorer, groups[first : first + chunk_rows], layout, strict, advance))
+            _require_scores(partial, strict)
+            notes = _put_in_place(partial, layout)
+    except OSError as error:
+        raise RewardLabError(
+            f"{output} cannot be written: {error}",
+            hint="mend that, then repeat the command: it goes on where it stopped",
+        ) from error
+    for reason, count in partial.reasons().items():
+        for _ in range(count):
+            reading.ledger.quarantine(reason, was_used=True)
+    reading.ledger.truncated += partial.total("truncated_rows")
+    return BulkResult(
+        output=str(output),
+        rows=len(groups),
+        resumed_rows=resumed,
+        quarantined_rows=partial.reasons().total(),
+        truncated_sequences=partial.total("truncated_sequences"),
+        seconds=time.monotonic() - start,
+        ledger=reading.ledger.to_dict(),
+        notes=notes,
+    )
+
+
+# -- rows ------------------------------------------------------------------------------------------------------------
+
+
+class _Layout:
+    """Which columns a row has; known from the groups alone, before anything is scored."""
+
+    def __init__(self, groups: Sequence[PromptGroup], format: str) -> None:
+        self.has_lists = format == "completions" or any(len(g.completions) > 1 and not g.pairs for g in groups)
+        self.columns = {name for group in groups for name in self.scores(group, None)}
+        self.ids = [self.id(group) for group in groups]
+
+    def id(self, group: PromptGroup) -> str | int | None:
+        """The row's own id, else its place."""
+        return group.source if group.id is None else group.id
+
+    def scores(self, group: PromptGroup, scores: Sequence[float] | None) -> dict[str, Any]:
+        """The scores under the names of the row's kind; nulls where there are none."""
+        if len(group.completions) == 2 and len(group.pairs) == 1:
+            pair = group.pairs[0]
+            return {
+                "chosen_score": scores[pair.chosen] if scores else None,
+                "rejected_score": scores[pair.rejected] if scores else None,
+            }
+        if len(group.completions) > 1 or self.has_lists:
+            return {"scores": list(scores) if scores else None}
+        return {"score": scores[0] if scores else None}
+
+
+def _score_rows(
+    scorer: BulkScorer, groups: Sequence[PromptGroup], layout: _Layout, strict: bool, advance: Callable[[int], None]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The output rows of one chunk, and its counts."""
+    results = scorer.encoder.encode_many(groups)
+    encoded = [result for result in results if isinstance(result, EncodedGroup)]
+    scores = iter(scorer.score_encoded(encoded, advance))
+    rows: list[dict[str, Any]] = []
+    reasons: Counter[str] = Counter()
+    for group, result in zip(groups, results, strict=True):
+        row: dict[str, Any] = {"id": layout.id(group)}
+        if isinstance(result, EncodedGroup):
+            row |= layout.scores(group, _finite(group, next(scores)))
+            if result.truncated:
+                row["truncated"] = True
+        elif strict:
+            raise result
+        else:
+            row |= layout.scores(group, None) | {"error": result.message}
+            too_long = isinstance(result, CompletionTooLongError)
+            reasons["completion too long" if too_long else "chat template refused"] += 1
+            advance(len(group.completions))
+        rows.append(row)
+    return rows, {
+        "truncated_rows": sum(result.truncated > 0 for result in encoded),
+        "truncated_sequences": sum(result.truncated for result in encoded),
+        "reasons": reasons,
+    }
+
+
+def _finite(group: PromptGroup, scores: Sequence[float]) -> Sequence[float]:
+    if not all(map(math.isfinite, scores)):
+        raise CheckpointError(
+            f"{group.name}: the model gives {list(scores)}, and a score must be finite",
+            hint="score in float32; `rewardlab verify` tells whether the weights themselves are broken",
+        )
+    return scores
+
+
+def _num_completions(groups: Sequence[PromptGroup]) -> int:
+    return sum(len(group.completions) for group in groups)
+
+
+def _data_fingerprint(groups: Sequence[PromptGroup]) -> str:
+    """Different for rows that would give another output: their texts, order, ids, places and pairs."""
+    digest = hashlib.sha256()
+    for group in groups:
+        pairs = [(pair.chosen, pair.rejected) for pair in group.pairs]
+        row = [group.id, group.source, group.prompt, group.completions, pairs]
+        digest.update(json.dumps(row, default=str).encode())
+    return digest.hexdigest()
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+class _Partial:
+    """``OUT.partial``, the lines of the finished chunks, and its journal.
+
+    The journal's first line is the header; each further line is one chunk: its rows, bytes, checksum and counts. A
+    chunk enters the journal only when its lines are safe on disk.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.rows_path = output.with_name(output.name + ".partial")
+        self.journal_path = output.with_name(output.name + ".partial.journal")
+        self.chunks: list[dict[str, Any]] = []
+
+    def is_complete(self) -> bool:
+        """Whether a run was killed after its last chunk, while it put the output in its place."""
+        header, chunks = self._read_journal()
+        return header is not None and sum(chunk["rows"] for chunk in chunks) == header["rows"]
+
+    def total(self, count: str) -> int:
+        """The sum of one count over the finished chunks."""
+        return sum(chunk[count] for chunk in self.chunks)
+
+    def reasons(self) -> Counter[str]:
+        """Why rows of the finished chunks have no score."""
+        return sum((Counter(chunk["reasons"]) for chunk in self.chunks), Counter())
+
+    @contextmanager
+    def opened(self, header: Mapping[str, Any], *, restart: bool) -> Iterator[_Partial]:
+        """Take up what an earlier run of the same command left; alone, for as long as the context lasts."""
+        if not restart and self.output.exists() and not self.rows_path.exists() and self.is_complete():
+            found, chunks = self._read_journal()
+            if found == header:  # killed when the output was in its place already: the journal is all that is left
+                self.chunks = chunks
+                yield self
+                return
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.rows_path, "ab") as self._rows:
+            _lock(self.rows_path, self._rows.fileno())
+            if not restart:
+                self._take_up(header)
+            self._rows.truncate(self.total("bytes"))
+            beside = self.journal_path.with_name(self.journal_path.name + ".new")
+            beside.write_bytes(b"".join(map(_json_line, (header, *self.chunks))))
+            _replace(beside, self.journal_path)
+            with open(self.journal_path, "ab") as self._journal:
+                yield self
+
+    def append(self, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, Any]) -> None:
+        """Make one chunk safe on disk: first its lines, then its line in the journal."""
+        data = b"".join(map(_json_line, rows))
+        chunk = {"rows": len(rows), "bytes": len(data), "crc32": zlib.crc32(data), **counts}
+        for file, content in ((self._rows, data), (self._journal, _json_line(chunk))):
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self.chunks.append(chunk)
+
+    def _take_up(self, header: Mapping[str, Any]) -> None:
+        """Keep the leading chunks that are on disk as the journal says, if they belong to this command."""
+        throw_away = "or throw its rows away with --restart"
+        found, chunks = self._read_journal()
+        if found is None:
+            if self.rows_path.stat().st_size:
+                raise ConfigError(f"{self.rows_path} is there without its journal", hint=f"move it, {throw_away}")
+            return
+        differences = [
+            f"{key} was {found.get(key)!r}, is now {header.get(key)!r}"
+            for key in dict.fromkeys((*header, *found))
+            if found.get(key) != header.get(key)
+        ]
+        if differences:
+            raise ConfigError(
+                f"{self.rows_path} is left of another command: {'; '.join(differences)}",
+                hint=f"repeat that command to finish it, {throw_away}",
+            )
+        with open(self.rows_path, "rb") as rows:
+            for chunk in chunks:
+                data = rows.read(chunk["bytes"])
+                if len(data) < chunk["bytes"] or zlib.crc32(data) != chunk["crc32"]:
+                    break
+                self.chunks.append(chunk)
+
+    def _read_journal(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """Header and chunks; a torn last line is left out."""
+        if not self.journal_path.exists():
+            return None, []
+        header, *chunks = map(json.loads, self.journal_path.read_bytes().split(b"\n")[:-1])
+        return header, chunks
+
+
+def _require_scores(partial: _Partial, strict: bool) -> None:
+    """Stop where no row has a score, or, in a strict run, where an earlier run that was not strict left one out."""
+    rows, unscored = partial.total("rows"), partial.reasons().total()
+    if unscored and (strict or unscored == rows):
+        with open(partial.rows_path, encoding="utf-8") as lines:
+            first = next(row for row in map(json.loads, lines) if "error" in row)
+        raise DataError(
+            f"{unscored} of {rows} rows cannot be scored; the first: {first['error']}",
+            hint=f"all are in {partial.rows_path}; a longer maximum length, or another model, needs --restart",
+        )
+
+
+def _put_in_place(partial: _Partial, layout: _Layout) -> tuple[str, ...]:
+    """The finished rows become the output, at once; what a kill in between leaves, the next run puts right."""
+    notes: tuple[str, ...] = ()
+    if partial.rows_path.exists():
+        if partial.output.suffix.lower() == ".parquet":
+            beside = partial.rows_path.with_name(partial.rows_path.name + ".parquet")
+            notes = _write_parquet(partial.rows_path, beside, layout)
+            _replace(beside, partial.output)
+            partial.rows_path.unlink()
+        else:
+            _replace(partial.rows_path, partial.output)
+    partial.journal_path.unlink()
+    return notes
+
+
+def _write_parquet(source: Path, target: Path, layout: _Layout) -> tuple[str, ...]:
+    """Convert the finished lines, a row group at a time.
+
+    Returns:
+        A note if ids had to become text, for a column has one type.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    whole = [isinstance(value, int) and -(2**63) <= value < 2**63 for value in layout.ids]
+    id_type = pa.int64() if whole and all(whole) else pa.string()
+    number, numbers = pa.float64(), pa.list_(pa.float64())
+    types = {"score": number, "scores": numbers, "chosen_score": number, "rejected_score": number}
+    columns = [(name, kind) for name, kind in types.items() if name in layout.columns]
+    schema = pa.schema([("id", id_type), *columns, ("truncated", pa.bool_()), ("error", pa.string())])
+    with open(source, encoding="utf-8") as lines, pq.ParquetWriter(target, schema) as writer:
+        while rows := [{"truncated": False, **json.loads(line)} for line in islice(lines, _PARQUET_ROWS)]:
+            if id_type == pa.string():
+                rows = [{**row, "id": None if row["id"] is None else str(row["id"])} for row in rows]
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+    if id_type == pa.string() and any(isinstance(value, int) for value in layout.ids):
+        return ("the ids are text in the output, since not all of them are 64-bit integers",)
+    return ()
+
+
+def _json_line(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, allow_nan=False) + "\n").encode()
+
+
+def _lock(path: Path, descriptor: int) -> None:
+    """Keep a second process from writing the same rows; the system lets go of the lock however this one ends."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another process is writing {path}", hint="wait for it, or give another output") from None
+    except OSError:
+        pass  # a file system without locks; two runs at once are then the user's to avoid
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename a file over another, safe on disk before and after."""
+    with open(source, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(source, target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

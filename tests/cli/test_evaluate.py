@@ -1,0 +1,142 @@
+"""`rewardlab evaluate`: what goes to stdout, what to stderr, and what is passed on. The scorer is a stand-in."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from types import ModuleType
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from rewardlab.cli.evaluate import evaluate
+from rewardlab.errors import DataError
+
+ROWS = [
+    {"prompt": "a?", "chosen": "yes, indeed", "rejected": "no", "subset": "easy"},
+    {"prompt": "b?", "chosen": "yes", "rejected": "certainly not", "subset": "hard"},
+    {"prompt": "c?", "chosen": "yes, it is", "rejected": "no", "subset": "hard"},
+]
+
+
+class ByLength:
+    """Scores a completion by its length; remembers what it was loaded with."""
+
+    loaded: list[tuple[str, dict[str, object]]]
+
+    @classmethod
+    def from_pretrained(cls, path: str, **options: object) -> ByLength:
+        cls.loaded.append((path, options))
+        return cls()
+
+    def score_groups(self, groups, *, progress: bool = False):
+        print("scoring", file=sys.stderr)
+        return [[float(len(text)) for text in group.completions] for group in groups]
+
+
+@pytest.fixture(autouse=True)
+def scorer(monkeypatch):
+    """Stands in for the module, so that the command is tested without torch."""
+    module = ModuleType("rewardlab.scoring.scorer")
+    monkeypatch.setattr(ByLength, "loaded", [], raising=False)
+    module.Scorer = ByLength
+    monkeypatch.setitem(sys.modules, "rewardlab.scoring.scorer", module)
+    return ByLength
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def run(*arguments):
+    app = typer.Typer()
+    app.command()(evaluate)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_json_alone_is_on_stdout(pairs):
+    """By length, 2 of 3 pairs are won, which is exactly what always-longer gives."""
+    result = run("model", "--data", pairs, "--json")
+    assert result.exit_code == 0
+    out = json.loads(result.stdout)
+    assert out["num_pairs"] == 3
+    assert out["accuracy"]["value"] == out["longer_wins"]["value"] == pytest.approx(2 / 3)
+    assert out["above_length_baselines"] is False
+    assert {name: subset["num_pairs"] for name, subset in out["subsets"].items()} == {"easy": 1, "hard": 2}
+    assert out["ledger"]["rows"] == {"read": 3, "used": 3, "quarantined": 0, "dropped": 0, "truncated": 0}
+    assert "scoring" in result.stderr
+
+
+def test_the_table_is_on_stdout(pairs):
+    result = run("model", "--data", pairs)
+    assert result.exit_code == 0
+    assert "66.7 %" in result.stdout
+    assert "always the longer" in result.stdout
+    assert "hard" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_several_files_are_one_set(pairs, tmp_path):
+    more = tmp_path / "more.jsonl"
+    more.write_text(json.dumps(ROWS[0] | {"prompt": "d?"}) + "\n")
+    out = json.loads(run("model", "--data", pairs, "--data", more, "--json").stdout)
+    assert (out["num_pairs"], out["num_prompts"]) == (4, 4)
+
+
+def test_how_to_load_the_model_is_passed_on(pairs, scorer):
+    run("some/model", "--data", pairs, "--device", "cpu", "--dtype", "float32", "--trust-remote-code")
+    run("some/model", "--data", pairs)
+    assert scorer.loaded == [
+        ("some/model", {"device": "cpu", "dtype": "float32", "trust_remote_code": True}),
+        ("some/model", {"device": None, "dtype": None, "trust_remote_code": False}),
+    ]
+
+
+@pytest.fixture
+def one_bad(tmp_path):
+    path = tmp_path / "one_bad.jsonl"
+    rows = [ROWS[0] | {"prompt": f"{number}?"} for number in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"prompt": "x", "chosen": "lonely"}\n')
+    return path
+
+
+def test_bad_rows_are_told_counted_and_kept(one_bad, tmp_path):
+    quarantine = tmp_path / "bad.jsonl"
+    result = run("model", "--data", one_bad, "--json", "--quarantine", quarantine)
+    assert json.loads(result.stdout)["ledger"]["rows"]["quarantined"] == 1
+    assert f"1 of 41 rows are bad and left out, see {quarantine}" in result.stderr
+    assert "one_bad.jsonl:41" in result.stderr
+    assert json.loads(quarantine.read_text())["line"] == 41
+
+
+def test_strict_refuses_them_before_a_model_is_loaded(one_bad, scorer):
+    result = run("model", "--data", one_bad, "--strict")
+    assert isinstance(result.exception, DataError)
+    assert "one_bad.jsonl:41" in str(result.exception)
+    assert scorer.loaded == []
+
+
+def test_rows_without_a_preference_are_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    result = run("model", "--data", path, "--json")
+    assert isinstance(result.exception, DataError)
+    assert "1 of 1 rows say no preference: rows.jsonl:1" in str(result.exception)
+    assert result.stdout == ""
+
+
+def test_scores_that_are_not_finite_are_refused(pairs, scorer, monkeypatch):
+    monkeypatch.setattr(scorer, "score_groups", lambda self, groups, progress: [[math.nan, 0.0] for _ in groups])
+    result = run("model", "--data", pairs)
+    assert isinstance(result.exception, DataError)
+    assert "pairs.jsonl:1: the score of completion 0 is nan" in str(result.exception)
+
+
+@pytest.mark.parametrize("arguments", [["model"], ["--data", "x.jsonl"], ["model", "--data", "x", "--no-such-option"]])
+def test_bad_usage(arguments):
+    assert run(*arguments).exit_code == 2
