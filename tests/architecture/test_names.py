@@ -1,0 +1,67 @@
+"""Where things stand and what they are called: no drawer files, files readable whole, tests beside their source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "rewardlab"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
+MOST_LINES = 500
+
+WITHOUT_TEST_FILE: dict[str, str] = {
+    "src/rewardlab/errors.py": "tests/cli/test_main.py",  # how each is told and with which status
+}
+"""Source file to the test that covers it instead."""
+
+WITHOUT_SOURCE_FILE: dict[str, str] = {}
+"""Test file of a law that runs through several source files, to that law."""
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def mirror_of(source: Path) -> Path:
+    inside = source.relative_to(PACKAGE)
+    return ROOT / "tests" / inside.parent / f"test_{inside.name}"
+
+
+def test_no_module_is_a_drawer_for_anything():
+    parts = {part for path in SOURCES for part in path.relative_to(PACKAGE).with_suffix("").parts}
+    assert parts & DRAWERS == set(), "name a module after the one thing it does"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_source_file_can_be_read_whole(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES, f"{lines} lines: which two ideas live together here?"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_source_file_has_its_test_file(path):
+    if path.name == "__init__.py" or relative(path) in WITHOUT_TEST_FILE:
+        return
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    names = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    if any(not name.startswith("_") for name in names):
+        assert mirror_of(path).is_file(), f"expected {relative(mirror_of(path))}"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=relative)
+def test_a_test_file_has_its_source_file(path):
+    if path.is_relative_to(ROOT / "tests" / "architecture") or relative(path) in WITHOUT_SOURCE_FILE:
+        return
+    mirrored = PACKAGE / path.relative_to(ROOT / "tests").parent / path.name.removeprefix("test_")
+    assert mirrored.is_file(), f"expected {relative(mirrored)}"
+
+
+def test_the_exceptions_are_still_needed():
+    assert [name for name in WITHOUT_TEST_FILE if not (ROOT / name).is_file()] == []
+    assert [name for name in WITHOUT_SOURCE_FILE if not (ROOT / name).is_file()] == []
