@@ -116,3 +116,12 @@ def test_a_broken_contract_is_refused_unless_told_not_to_look(reward_model: Path
 def test_bfloat16_is_close(scorer: Scorer, reward_model: Path) -> None:
     lower = Scorer.from_pretrained(reward_model, dtype="bfloat16")
     assert lower.score(PROMPTS, COMPLETIONS) == pytest.approx(scorer.score(PROMPTS, COMPLETIONS), abs=0.05)
+
+
+def test_truncation_is_counted_and_told_once(reward_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scorer = Scorer.from_pretrained(reward_model)
+    scorer.score(["word " * 200, "Hi"], ["x", "y"])
+    scorer.score(["word " * 200], ["x"])
+    assert scorer.num_truncated == 2
+    assert caplog.text.count("1 of 2 sequences are longer than 128 tokens") == 1
+    assert caplog.text.count("sequences are longer") == 1

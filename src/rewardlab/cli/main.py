@@ -10,6 +10,7 @@ torch nor transformers, and no command file does before its command runs, so tha
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, 1, 2 or 130, as the module says. An exception that nobody expected is not caught.
     """
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
     try:
         status = get_command(app)(args=argv, prog_name="rewardlab", standalone_mode=False)
         sys.stdout.flush()

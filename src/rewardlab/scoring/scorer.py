@@ -9,6 +9,7 @@ loaded, so a checkpoint that no longer gives its scores is refused rather than u
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ from rewardlab.types import Message, PromptGroup
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger(__name__)
+
 
 class Scorer:
     """Scores completions with one reward model.
@@ -33,6 +36,10 @@ class Scorer:
         loaded: A model from :func:`~rewardlab.modeling.loading.load_reward_model`.
         max_length: Longest sequence in tokens; by default the contract's.
         tokens_per_batch: Most padded tokens in one forward; completions of like length share a batch.
+
+    Attributes:
+        encoder: Turns groups into ids, by the model's chat template.
+        num_truncated: Sequences cut to the maximum length so far; the first cut is warned about.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class Scorer:
         self.loaded = loaded
         self.tokens_per_batch = tokens_per_batch
         self.encoder: Encoder = loaded.encoder(max_length)
+        self.num_truncated = 0
 
     @classmethod
     def from_pretrained(
@@ -132,6 +140,7 @@ class Scorer:
             if isinstance(item, DataError):
                 raise item
             encoded.append(item)
+        self._count_truncated(encoded)
         if not progress:
             return self.score_encoded(encoded)
         from rich.console import Console
@@ -141,6 +150,17 @@ class Scorer:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("scoring", total=sum(len(item.sequences) for item in encoded))
             return self.score_encoded(encoded, on_progress=lambda n: bar.advance(task, n))
+
+    def _count_truncated(self, encoded: Sequence[EncodedGroup]) -> None:
+        cut = sum(item.truncated for item in encoded)
+        if cut and not self.num_truncated:
+            logger.warning(
+                "%d of %d sequences are longer than %d tokens and lose the oldest part of their prompt",
+                cut,
+                sum(len(item.sequences) for item in encoded),
+                self.encoder.max_length,
+            )
+        self.num_truncated += cut
 
     def score_encoded(
         self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None

@@ -52,6 +52,7 @@ class TrainingResult:
         folder: The checkpoint.
         verification: The checks it passed after being loaded again.
         held_out: Metrics on the held-out groups, with intervals; None where there were none.
+        held_out_groups: The held-out groups these are of: those that could be encoded.
         log_history: What the trainer logged, step by step.
         mode: Which preset it ran under.
         seconds: Wall-clock seconds of the training itself.
@@ -61,6 +62,7 @@ class TrainingResult:
     folder: Path
     verification: Verification
     held_out: EvaluationResult | None
+    held_out_groups: list[PromptGroup]
     log_history: list[dict[str, float]]
     mode: str
     seconds: float
@@ -143,10 +145,18 @@ def train_reward_model(
         num_groups=len(train_groups),
         max_bad_fraction=max_bad_fraction,
     )
+    if trainer.eval_data:
+        _account(
+            trainer.eval_data,
+            None,
+            output_dir / TRAINING_FOLDER / "quarantine-eval.jsonl",
+            num_groups=len(eval_groups or ()),
+            max_bad_fraction=max_bad_fraction,
+        )
     report(
         f"{len(data.examples)} groups to train on ({len(data.dropped)} dropped, {len(data.quarantined)} quarantined, "
         f"{data.num_truncated} truncated)"
-        + (f", {len(trainer.eval_data.examples)} held out" if trainer.eval_data else "")
+        + (f", {len(trainer.eval_data.examples)} of {len(eval_groups or ())} held out" if trainer.eval_data else "")
     )
     checkpoint = get_last_checkpoint(arguments.output_dir) if resume else None
     if resume:
@@ -167,7 +177,8 @@ def train_reward_model(
         score_sequences(plain, [s for e in examples for s in e.sequences], tokens_per_batch=arguments.tokens_per_batch)
     )
     scores = [[next(flat) for _ in example.sequences] for example in examples]
-    held_out = evaluate_scores([e.group for e in examples], scores) if trainer.eval_data else None
+    held_out_groups = [example.group for example in examples] if trainer.eval_data else []
+    held_out = evaluate_scores(held_out_groups, scores) if held_out_groups else None
     report("saving, loading again and verifying")
     verification = save_reward_model(
         output_dir,
@@ -206,7 +217,7 @@ def train_reward_model(
     if ledger is not None:
         (folder / "ledger.json").write_text(json.dumps(ledger.to_dict(), indent=1) + "\n", encoding="utf-8")
     (folder / "arguments.json").write_text(arguments.to_json_string() + "\n", encoding="utf-8")
-    return TrainingResult(output_dir, verification, held_out, history, preset_name, seconds, data)
+    return TrainingResult(output_dir, verification, held_out, held_out_groups, history, preset_name, seconds, data)
 
 
 def require_free(output_dir: Path, *, resume: bool) -> None:
