@@ -101,7 +101,9 @@ def test_nothing_to_score_is_nothing(scorer: Scorer) -> None:
     assert scorer.score([], []) == []
 
 
-def test_a_broken_contract_is_refused_unless_told_not_to_look(reward_model: Path, tmp_path: Path) -> None:
+def test_a_broken_contract_is_refused_unless_told_not_to_look(
+    reward_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(reward_model, folder, ignore=shutil.ignore_patterns("training"))
     text = (folder / FILE_NAME).read_text()
@@ -111,6 +113,7 @@ def test_a_broken_contract_is_refused_unless_told_not_to_look(reward_model: Path
     with pytest.raises(ContractError, match="does not hold"):
         Scorer.from_pretrained(folder)
     assert len(Scorer.from_pretrained(folder, verify=False).score(["Hi"], ["x"])) == 1
+    assert "NOT checked" in caplog.text
 
 
 def test_bfloat16_is_close(scorer: Scorer, reward_model: Path) -> None:

@@ -34,6 +34,10 @@ def evaluate(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
     ] = False,
+    check_contract: Annotated[
+        bool,
+        typer.Option("--verify/--no-verify", help="Score the contract's probes first, and refuse a model that fails."),
+    ] = True,
 ) -> None:
     """Measure a reward model on preference pairs.
 
@@ -59,7 +63,9 @@ def evaluate(
 
     from rewardlab.scoring.scorer import Scorer
 
-    scorer = Scorer.from_pretrained(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    scorer = Scorer.from_pretrained(
+        model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, verify=check_contract
+    )
     result = Evaluator(scorer).evaluate(reading.groups, progress=True)
 
     if json_output:

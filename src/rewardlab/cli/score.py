@@ -50,6 +50,10 @@ def score(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
     ] = False,
+    check_contract: Annotated[
+        bool,
+        typer.Option("--verify/--no-verify", help="Score the contract's probes first, and refuse a model that fails."),
+    ] = True,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object to stdout.")
     ] = False,
@@ -85,6 +89,7 @@ def score(
         max_length=max_length,
         tokens_per_batch=batch_tokens,
         trust_remote_code=trust_remote_code,
+        verify=check_contract,
     )
     settings: dict[str, str | int | None] = {
         "device": scorer.loaded.model.device.type,

@@ -80,6 +80,8 @@ class Scorer:
         loaded = load_reward_model(path, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         if verify:
             require_contract_holds(loaded)
+        elif loaded.contract is not None:
+            logger.warning("%s: its contract is NOT checked; its scores may not be those it was saved with", path)
         return cls(loaded, max_length=max_length, tokens_per_batch=tokens_per_batch)
 
     @property
