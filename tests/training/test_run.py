@@ -53,7 +53,7 @@ def test_encoder_gets_its_preset_and_rows_are_accounted_for(
     )
     assert result.mode == "encoder"
     assert result.held_out is None
-    assert any("learning rate 5e-05" in line for line in said)
+    assert any("learning rate 0.0001" in line for line in said)
     rows = ledger.to_dict()["rows"]
     assert rows == {"read": 16, "used": 14, "quarantined": 1, "dropped": 1, "truncated": 0}
     line = json.loads((tmp_path / "rm" / "training" / "quarantine.jsonl").read_text())

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-from rewardlab.errors import DataError
+from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.forward import score_sequences
 from rewardlab.modeling.preparing import prepare_for_training
 from rewardlab.training.arguments import RewardArguments
@@ -214,3 +214,12 @@ def test_no_usable_group_is_an_error(base_model: Path, tmp_path: Path) -> None:
     groups = [PromptGroup("Hi", ["a", "word " * 200], [Pair()])]
     with pytest.raises(DataError, match="no training group is left: 0 dropped, 1 quarantined"):
         make_trainer(base_model, tmp_path, groups)
+
+
+def test_a_model_that_pads_with_its_eos_is_refused(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
+    """As TRL would train it: the score of every sequence would be read one token before its end."""
+    model = AutoModelForSequenceClassification.from_pretrained(base_model, num_labels=1)
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    arguments = RewardArguments(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(ConfigError, match="pad_token_id is 2"):
+        RewardTrainer(model, arguments, pairs[:4], processing_class=tokenizer)

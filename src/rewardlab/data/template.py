@@ -147,7 +147,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Any) -> str:
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of rendered text, with nothing added: the template has put the special tokens in."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    # verbose=False: a length beyond the model's is cut, or refused, by the encoder.
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 

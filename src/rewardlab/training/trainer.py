@@ -21,6 +21,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from rewardlab.data.encoding import EncodedGroup, Encoder
+from rewardlab.data.template import seal_chat_template
 from rewardlab.errors import ConfigError, DataError, RewardLabError
 from rewardlab.metrics import mean_margin, pairwise_accuracy
 from rewardlab.modeling.forward import score_sequences, takes_position_ids
@@ -71,10 +72,11 @@ class RewardTrainer(Trainer):
         processing_class: PreTrainedTokenizerBase,
         **kwargs: Any,
     ) -> None:
+        text_config = inner_model(model).config.get_text_config()
+        _require_distinct_pad(text_config.pad_token_id, processing_class)
         self.encoder = Encoder(processing_class, args.max_length)
         self.train_data = _non_empty(encode_pairs(train_dataset, self.encoder), "training")
         self.eval_data = _non_empty(encode_pairs(eval_dataset, self.encoder), "evaluation") if eval_dataset else None
-        text_config = inner_model(model).config.get_text_config()
         self._takes_position_ids = takes_position_ids(inner_model(model))
         self._window: list[tuple[Tensor, PairTargets]] = []
         super().__init__(
@@ -245,6 +247,18 @@ def _pair_metrics(parts: Sequence[tuple[Tensor, PairTargets]]) -> dict[str, floa
         "mean_reward": float(scores.mean()),
         "max_reward": float(scores.max()),
     }
+
+
+def _require_distinct_pad(pad_id: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse what would read the score at the wrong token, in silence."""
+    for change in seal_chat_template(tokenizer).changes:
+        logger.warning("chat template: %s", change)
+    if pad_id is None or pad_id in (tokenizer.eos_token_id, tokenizer.sep_token_id):
+        raise ConfigError(
+            f"the model's pad_token_id is {pad_id}, which must be an id of its own, not that of the EOS: else the "
+            "score is read one token early",
+            hint="prepare the model with rewardlab.modeling.preparing.prepare_for_training",
+        )
 
 
 def _non_empty(data: EncodedDataset, name: str) -> EncodedDataset:
