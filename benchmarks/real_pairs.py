@@ -78,17 +78,17 @@ def run_set(name: str, model: str, folds: int, limit: int, seed: int) -> dict[st
                 overrides={**overrides, **MICRO_BATCH, "seed": seed, "save_strategy": "no", "eval_strategy": "no"},
                 max_bad_fraction=1.0,
             )
-        assert result.held_out is not None
+        assert result.saved.held_out is not None
         configuration = {"preset": result.mode, **overrides}
         seconds += result.seconds
         sizes.append(len(result.train_data.examples))
-        for pair in result.held_out.pairs:
-            text = result.held_out_groups[pair.group]
+        for pair in result.saved.held_out.pairs:
+            text = result.saved.held_out_groups[pair.group]
             held_out.append(dataclasses.replace(text, pairs=(pair.pair,)))
             pair_scores = [0.0] * len(text.completions)
             pair_scores[pair.pair.chosen], pair_scores[pair.pair.rejected] = pair.chosen_score, pair.rejected_score
             scores.append(pair_scores)
-        print(f"  {name}: fold of {len(fold)} pairs, accuracy {result.held_out.accuracy.value:.3f}", flush=True)
+        print(f"  {name}: fold of {len(fold)} pairs, accuracy {result.saved.held_out.accuracy.value:.3f}", flush=True)
     return {
         "folds": folds,
         "train_pairs": sizes,

@@ -12,7 +12,7 @@ from rewardlab.data.ledger import Ledger
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.contract import load_contract
 from rewardlab.scoring.scorer import Scorer
-from rewardlab.training.run import bfloat16_is_faster, groups_fingerprint, train_reward_model
+from rewardlab.training.run import bfloat16_is_faster, train_reward_model
 from rewardlab.types import Pair, PromptGroup
 
 FAST = {"max_length": 128, "disable_tqdm": True, "learning_rate": 1e-3}
@@ -52,7 +52,7 @@ def test_encoder_gets_its_preset_and_rows_are_accounted_for(
         report=said.append,
     )
     assert result.mode == "encoder"
-    assert result.held_out is None
+    assert result.saved.held_out is None
     assert any("learning rate 0.0001" in line for line in said)
     rows = ledger.to_dict()["rows"]
     assert rows == {"read": 16, "used": 14, "quarantined": 1, "dropped": 1, "truncated": 0}
@@ -87,7 +87,7 @@ def test_other_modes_end_in_a_plain_verified_checkpoint(
         dtype="float32",
         overrides={**FAST, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1},
     )
-    assert result.verification.ok
+    assert result.saved.verification.ok
     assert result.mode == mode
     assert not (tmp_path / "rm" / "adapter_config.json").exists()
     assert len(set(Scorer.from_pretrained(tmp_path / "rm").score(["Hi"] * 2, ["a", "the sea"]))) == 2
@@ -113,7 +113,7 @@ def test_a_run_in_a_used_folder_is_refused_and_can_be_resumed(
         run(4)
     result = run(4, resume=True)
     assert result.log_history[-1]["step"] == 4
-    assert result.verification.ok
+    assert result.saved.verification.ok
 
 
 def test_max_length_beyond_the_positions_is_refused(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
@@ -121,13 +121,6 @@ def test_max_length_beyond_the_positions_is_refused(base_model: Path, tmp_path: 
         train_reward_model(
             model=base_model, train_groups=pairs[:4], output_dir=tmp_path / "rm", overrides={"max_length": 9999}
         )
-
-
-def test_fingerprint_follows_content_not_order(pairs: list[PromptGroup]) -> None:
-    assert groups_fingerprint(pairs) == groups_fingerprint(pairs[::-1])
-    assert groups_fingerprint(pairs) != groups_fingerprint(pairs[1:])
-    changed = [PromptGroup(pairs[0].prompt, pairs[0].completions, [Pair(1, 0)]), *pairs[1:]]
-    assert groups_fingerprint(pairs) != groups_fingerprint(changed)
 
 
 def test_bfloat16_probe_answers() -> None:

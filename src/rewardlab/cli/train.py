@@ -141,15 +141,16 @@ def train(
             "mode": result.mode,
             "seconds": result.seconds,
             **reading.ledger.to_dict(),
-            "held_out": result.held_out.to_dict() if result.held_out else None,
-            "verification": result.verification.to_dict(),
+            "held_out": result.saved.held_out.to_dict() if result.saved.held_out else None,
+            "verification": result.saved.verification.to_dict(),
         }
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    if result.held_out:
-        Console().print(render(result.held_out))
+    if result.saved.held_out:
+        Console().print(render(result.saved.held_out))
+    checked = result.saved.verification
     talk.print(
-        f"trained in {result.seconds:.0f} s, saved to {folder}, loaded again: {len(result.verification.checks)} checks "
-        f"held on {result.verification.num_probes} probes"
+        f"trained in {result.seconds:.0f} s, saved to {folder}, loaded again: {len(checked.checks)} checks held on "
+        f"{checked.num_probes} probes"
     )
     talk.print(f"next: rewardlab evaluate {folder} --data FILE, rewardlab score {folder} --data FILE --output OUT")

@@ -7,7 +7,6 @@ the run said to have succeeded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -17,23 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from rewardlab.data.encoding import EncodedGroup
 from rewardlab.data.ledger import Ledger
 from rewardlab.data.loading import MAX_BAD_FRACTION
-from rewardlab.errors import CheckpointError, ConfigError, DataError
-from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores
-from rewardlab.modeling.checkpoint import Provenance, reference_statistics, save_reward_model
-from rewardlab.modeling.forward import score_sequences
+from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.head import reads_last_token
 from rewardlab.modeling.loading import position_limit, quiet_transformers
-from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner_model, merged, prepare_for_training
-from rewardlab.modeling.verification import Verification
+from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner_model, prepare_for_training
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import EncodedDataset
+from rewardlab.training.finishing import SavedModel, groups_per_step
 from rewardlab.training.presets import PRESETS, Preset
 from rewardlab.training.trainer import RewardTrainer
 from rewardlab.types import PromptGroup
@@ -41,7 +35,6 @@ from rewardlab.types import PromptGroup
 logger = logging.getLogger(__name__)
 
 TRAINING_FOLDER = "training"
-_REFERENCE_GROUPS = 1000  # how many training groups give the first reference where there is no held-out set
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +42,14 @@ class TrainingResult:
     """What a run gave.
 
     Attributes:
-        folder: The checkpoint.
-        verification: The checks it passed after being loaded again.
-        held_out: Metrics on the held-out groups, with intervals; None where there were none.
-        held_out_groups: The held-out groups these are of: those that could be encoded.
+        saved: The checkpoint, the checks it passed after being loaded again, and its held-out metrics.
         log_history: What the trainer logged, step by step.
         mode: Which preset it ran under.
         seconds: Wall-clock seconds of the training itself.
         train_data: The training groups as ids, and what was dropped or quarantined.
     """
 
-    folder: Path
-    verification: Verification
-    held_out: EvaluationResult | None
-    held_out_groups: list[PromptGroup]
+    saved: SavedModel
     log_history: list[dict[str, float]]
     mode: str
     seconds: float
@@ -130,12 +117,17 @@ def train_reward_model(
     for change in prepared.template.changes:
         report(f"chat template: {change}")
     arguments = _arguments(output_dir, prepared, PRESETS[preset_name], dtype, overrides, has_eval=bool(eval_groups))
-    report(
-        f"mode {preset_name}: learning rate {arguments.learning_rate:g}, {_step_size(arguments)} groups a step, at "
-        f"most {arguments.max_length} tokens, {'bfloat16' if arguments.bf16 else 'float32'}"
-    )
     trainer = RewardTrainer(
-        prepared.model, arguments, train_groups, eval_groups or None, processing_class=prepared.tokenizer
+        prepared.model,
+        arguments,
+        train_groups,
+        eval_groups or None,
+        processing_class=prepared.tokenizer,
+        template=prepared.template,
+    )
+    report(
+        f"mode {preset_name}: learning rate {arguments.learning_rate:g}, {groups_per_step(trainer)} groups a step, at "
+        f"most {arguments.max_length} tokens, {'bfloat16' if arguments.bf16 else 'float32'}"
     )
     data = trainer.train_data
     _account(
@@ -170,46 +162,8 @@ def train_reward_model(
     if not trainer.is_world_process_zero():
         raise SystemExit(0)  # one process saves; the others have nothing left to do
 
-    plain = _merged_unchanged(prepared.model, data.examples[:8], quantized=bool(lora and lora.load_in_4bit))
-    examples = trainer.eval_data.examples if trainer.eval_data else data.examples[:_REFERENCE_GROUPS]
-    report(f"scoring {len(examples)} {'held-out' if trainer.eval_data else 'training'} groups")
-    flat = iter(
-        score_sequences(plain, [s for e in examples for s in e.sequences], tokens_per_batch=arguments.tokens_per_batch)
-    )
-    scores = [[next(flat) for _ in example.sequences] for example in examples]
-    held_out_groups = [example.group for example in examples] if trainer.eval_data else []
-    held_out = evaluate_scores(held_out_groups, scores) if held_out_groups else None
-    report("saving, loading again and verifying")
-    verification = save_reward_model(
-        output_dir,
-        plain,
-        prepared.tokenizer,
-        prepared.template,
-        max_length=arguments.max_length,
-        provenance=Provenance(
-            objective={"name": arguments.objective, "center_rewards_coefficient": arguments.center_rewards_coefficient},
-            data={
-                "train": {"num_groups": len(data.examples), "sha256": groups_fingerprint(train_groups)},
-                "held_out": {"num_groups": len(eval_groups), "sha256": groups_fingerprint(eval_groups)}
-                if eval_groups
-                else None,
-                "files": dict(sources or {}),
-            },
-            training={
-                "base_model": str(model),
-                "mode": preset_name,
-                "seed": seed,
-                "epochs": arguments.num_train_epochs,
-                "learning_rate": arguments.learning_rate,
-                "groups_per_step": _step_size(arguments),
-                "precision": "bfloat16" if arguments.bf16 else "float32",
-                "steps": trainer.state.global_step,
-            },
-            held_out_metrics=held_out.to_dict() if held_out else {},
-        ),
-        reference=reference_statistics(
-            [score for group in scores for score in group], "held-out" if trainer.eval_data else "training"
-        ),
+    saved = trainer.save_reward_model(
+        output_dir, training={"base_model": str(model), "mode": preset_name}, files=sources, report=report
     )
     history = [dict(entry) for entry in trainer.state.log_history]
     folder = output_dir / TRAINING_FOLDER
@@ -217,7 +171,7 @@ def train_reward_model(
     if ledger is not None:
         (folder / "ledger.json").write_text(json.dumps(ledger.to_dict(), indent=1) + "\n", encoding="utf-8")
     (folder / "arguments.json").write_text(arguments.to_json_string() + "\n", encoding="utf-8")
-    return TrainingResult(output_dir, verification, held_out, held_out_groups, history, preset_name, seconds, data)
+    return TrainingResult(saved, history, preset_name, seconds, data)
 
 
 def require_free(output_dir: Path, *, resume: bool) -> None:
@@ -234,17 +188,6 @@ def require_free(output_dir: Path, *, resume: bool) -> None:
             f"{output_dir} is not an empty folder",
             hint="name another --output, or pass --resume to go on with the run in it",
         )
-
-
-def groups_fingerprint(groups: Sequence[PromptGroup]) -> str:
-    """SHA-256 of what is learned from some groups, whatever their order and the files they came from."""
-    rows = sorted(
-        json.dumps(
-            [g.prompt, g.completions, [[p.chosen, p.rejected, p.margin, p.weight] for p in g.pairs]], sort_keys=True
-        )
-        for g in groups
-    )
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def bfloat16_is_faster() -> bool:
@@ -293,26 +236,6 @@ def _arguments(
             f"max_length {arguments.max_length} is beyond the model's {limit} positions", hint=f"at most {limit}"
         )
     return arguments
-
-
-def _merged_unchanged(model: nn.Module, examples: Sequence[EncodedGroup], *, quantized: bool) -> PreTrainedModel:
-    """Merge the adapters, and check that the scores stay: a lost head or adapter shows here."""
-    sequences = [sequence for example in examples for sequence in example.sequences]
-    before = score_sequences(inner_model(model), sequences)
-    plain = merged(model)
-    difference = max(abs(a - b) for a, b in zip(score_sequences(plain, sequences), before, strict=True))
-    if difference > 1e-3 * max(1.0, *(abs(score) for score in before)):
-        what = f"merging the adapters moved a score by {difference:.3g}"
-        if not quantized:
-            raise CheckpointError(what, hint="the training checkpoints are intact; please report this")
-        logger.warning(
-            "%s: the trunk was trained in 4 bits and is merged in more; the contract holds the new scores", what
-        )
-    return plain
-
-
-def _step_size(arguments: RewardArguments) -> int:
-    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
 
 
 def _account(

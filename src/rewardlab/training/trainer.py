@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from rewardlab.data.encoding import EncodedGroup, Encoder
-from rewardlab.data.template import seal_chat_template
+from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import ConfigError, DataError, RewardLabError
 from rewardlab.metrics import mean_margin, pairwise_accuracy
 from rewardlab.modeling.forward import score_sequences, takes_position_ids
@@ -29,6 +30,7 @@ from rewardlab.modeling.preparing import inner_model
 from rewardlab.objectives import OBJECTIVES, BradleyTerry, PairTargets
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import EncodedDataset, PairCollator, encode_pairs, pair_targets, targets_of
+from rewardlab.training.finishing import SavedModel, save_trained
 from rewardlab.training.progress import ProgressLine
 from rewardlab.types import PromptGroup
 
@@ -51,12 +53,22 @@ class RewardTrainer(Trainer):
         args: The arguments.
         train_dataset: Groups to train on, each with at least one pair.
         eval_dataset: Groups to evaluate on; None for none.
-        processing_class: The tokenizer, its chat template sealed.
+        processing_class: The tokenizer; its chat template is sealed if it is not yet.
+        template: What sealing found, where it was sealed before (``PreparedModel.template``); for the contract.
         **kwargs: What else transformers' Trainer takes (``callbacks``, ``optimizers``, ...).
 
     Attributes:
         train_data: The training groups as ids, with what was dropped and quarantined.
         eval_data: The evaluation groups likewise; None for none.
+        template: What sealing the chat template found.
+
+    Example:
+        >>> prepared = prepare_for_training("my-base-model", seed=0)  # doctest: +SKIP
+        >>> trainer = RewardTrainer(
+        ...     prepared.model, RewardArguments("runs/1"), groups, processing_class=prepared.tokenizer
+        ... )  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
+        >>> trainer.save_reward_model("my-rm")  # doctest: +SKIP
     """
 
     args: RewardArguments
@@ -70,9 +82,14 @@ class RewardTrainer(Trainer):
         eval_dataset: Sequence[PromptGroup] | None = None,
         *,
         processing_class: PreTrainedTokenizerBase,
+        template: SealedTemplate | None = None,
         **kwargs: Any,
     ) -> None:
         text_config = inner_model(model).config.get_text_config()
+        sealed = seal_chat_template(processing_class)
+        for change in sealed.changes:
+            logger.warning("chat template: %s", change)
+        self.template = template or sealed
         _require_distinct_pad(text_config.pad_token_id, processing_class)
         self.encoder = Encoder(processing_class, args.max_length)
         self.train_data = _non_empty(encode_pairs(train_dataset, self.encoder), "training")
@@ -184,6 +201,17 @@ class RewardTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
         return named
 
+    def save_reward_model(self, folder: str | Path, **kwargs: Any) -> SavedModel:
+        """Save the trained model as a plain checkpoint with its contract, load it again and verify it.
+
+        transformers' ``save_model`` writes weights without a contract; this is what scoring and serving want.
+
+        Args:
+            folder: Where to.
+            **kwargs: As :func:`rewardlab.training.finishing.save_trained`.
+        """
+        return save_trained(self, folder, **kwargs)
+
     def _scores(self, examples: Sequence[EncodedGroup]) -> Tensor:
         """Scores of all completions of some groups, in flat order, shape (completions,); each rank does its share."""
         sequences = [sequence for example in examples for sequence in example.sequences]
@@ -251,8 +279,6 @@ def _pair_metrics(parts: Sequence[tuple[Tensor, PairTargets]]) -> dict[str, floa
 
 def _require_distinct_pad(pad_id: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse what would read the score at the wrong token, in silence."""
-    for change in seal_chat_template(tokenizer).changes:
-        logger.warning("chat template: %s", change)
     if pad_id is None or pad_id in (tokenizer.eos_token_id, tokenizer.sep_token_id):
         raise ConfigError(
             f"the model's pad_token_id is {pad_id}, which must be an id of its own, not that of the EOS: else the "

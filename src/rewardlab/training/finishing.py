@@ -1,0 +1,147 @@
+"""From a trained model to a checkpoint that has proved itself: merge, score the reference set, save, load, verify."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rewardlab.errors import CheckpointError
+from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores
+from rewardlab.modeling.checkpoint import Provenance, reference_statistics, save_reward_model
+from rewardlab.modeling.forward import score_sequences
+from rewardlab.modeling.preparing import inner_model, merged
+from rewardlab.modeling.verification import Verification
+from rewardlab.types import PromptGroup
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from rewardlab.training.trainer import RewardTrainer
+
+logger = logging.getLogger(__name__)
+
+_REFERENCE_GROUPS = 1000  # how many training groups give the first reference where there is no held-out set
+_MERGED_GROUPS = 8  # how many groups are scored before and after adapters are merged
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A checkpoint and what is known of it.
+
+    Attributes:
+        folder: The checkpoint.
+        verification: The checks it passed after being loaded again.
+        held_out: Metrics on the held-out groups, with intervals; None where there were none.
+        held_out_groups: The groups these are of: those that could be encoded.
+    """
+
+    folder: Path
+    verification: Verification
+    held_out: EvaluationResult | None
+    held_out_groups: list[PromptGroup]
+
+
+def save_trained(
+    trainer: RewardTrainer,
+    folder: str | Path,
+    *,
+    training: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
+    report: Callable[[str], None] = logger.info,
+) -> SavedModel:
+    """Save what a trainer has trained, as one plain checkpoint with its contract; adapters are merged.
+
+    The reference statistics and held-out metrics are those of the plain merged model in float32, whatever the training
+    ran in.
+
+    Args:
+        trainer: The trainer, after ``train()``. Its model is merged and not to be trained further.
+        folder: Where to.
+        training: What else the contract should record of the run.
+        files: File name -> fingerprint of the data files.
+        report: Called with one line for each stage.
+
+    Raises:
+        ContractError: The saved checkpoint does not give the scores the model gave.
+        CheckpointError: Merging the adapters changed the scores.
+    """
+    arguments, train, held = trainer.args, trainer.train_data, trainer.eval_data
+    model = _merged_unchanged(trainer)
+    examples = held.examples if held else train.examples[:_REFERENCE_GROUPS]
+    report(f"scoring {len(examples)} {'held-out' if held else 'training'} groups")
+    sequences = [sequence for example in examples for sequence in example.sequences]
+    flat = score_sequences(model, sequences, tokens_per_batch=arguments.tokens_per_batch)
+    rest = iter(flat)
+    scores = [[next(rest) for _ in example.sequences] for example in examples]
+    held_out_groups = [example.group for example in examples] if held else []
+    held_out = evaluate_scores(held_out_groups, scores) if held else None
+    report("saving, loading again and verifying")
+    verification = save_reward_model(
+        Path(folder),
+        model,
+        trainer.encoder.tokenizer,
+        trainer.template,
+        max_length=arguments.max_length,
+        provenance=Provenance(
+            objective={"name": arguments.objective, "center_rewards_coefficient": arguments.center_rewards_coefficient},
+            data={
+                "train": _fingerprinted([example.group for example in train.examples]),
+                "held_out": _fingerprinted(held_out_groups) if held else None,
+                "files": dict(files or {}),
+            },
+            training={
+                **(training or {}),
+                "seed": arguments.seed,
+                "epochs": arguments.num_train_epochs,
+                "learning_rate": arguments.learning_rate,
+                "groups_per_step": groups_per_step(trainer),
+                "precision": "bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
+                "steps": trainer.state.global_step,
+            },
+            held_out_metrics=held_out.to_dict() if held_out else {},
+        ),
+        reference=reference_statistics(flat, "held-out" if held else "training"),
+    )
+    return SavedModel(Path(folder), verification, held_out, held_out_groups)
+
+
+def groups_per_step(trainer: RewardTrainer) -> int:
+    """Groups in one optimiser step, over all micro-batches and ranks."""
+    arguments = trainer.args
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+
+
+def groups_fingerprint(groups: Sequence[PromptGroup]) -> str:
+    """SHA-256 of what is learned from some groups, whatever their order and the files they came from."""
+    rows = sorted(
+        json.dumps(
+            [g.prompt, g.completions, [[p.chosen, p.rejected, p.margin, p.weight] for p in g.pairs]], sort_keys=True
+        )
+        for g in groups
+    )
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def _fingerprinted(groups: Sequence[PromptGroup]) -> dict[str, Any]:
+    return {"num_groups": len(groups), "sha256": groups_fingerprint(groups)}
+
+
+def _merged_unchanged(trainer: RewardTrainer) -> PreTrainedModel:
+    """Merge the adapters, and check that the scores stay: a lost head or adapter shows here."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    sequences = [s for example in trainer.train_data.examples[:_MERGED_GROUPS] for s in example.sequences]
+    quantized = bool(getattr(inner_model(model), "is_quantized", False))
+    before = score_sequences(inner_model(model), sequences)
+    plain = merged(model)
+    difference = max(abs(a - b) for a, b in zip(score_sequences(plain, sequences), before, strict=True))
+    if difference > 1e-3 * max(1.0, *(abs(score) for score in before)):
+        what = f"merging the adapters moved a score by {difference:.3g}"
+        if not quantized:
+            raise CheckpointError(what, hint="the training checkpoints are intact; please report this")
+        logger.warning("%s: trained in 4 bits, merged in more; the contract holds the new scores", what)
+    return plain

@@ -1,0 +1,76 @@
+"""Finishing: from RewardTrainer in Python to a checkpoint that scores, and what the contract records of the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rewardlab.errors import CheckpointError
+from rewardlab.evaluation.evaluator import Evaluator
+from rewardlab.modeling.preparing import merged, prepare_for_training
+from rewardlab.scoring.scorer import Scorer
+from rewardlab.training.arguments import RewardArguments
+from rewardlab.training.finishing import groups_fingerprint
+from rewardlab.training.trainer import RewardTrainer
+from rewardlab.types import Pair, PromptGroup
+
+
+def make_trainer(base: Path, folder: Path, pairs: list[PromptGroup], mode: str = "full") -> RewardTrainer:
+    prepared = prepare_for_training(base, seed=0, mode=mode)  # type: ignore[arg-type]
+    arguments = RewardArguments(
+        output_dir=str(folder), max_length=128, max_steps=2, learning_rate=1e-3, disable_tqdm=True, use_cpu=True
+    )
+    return RewardTrainer(
+        prepared.model,
+        arguments,
+        pairs[:16],
+        pairs[16:24],
+        processing_class=prepared.tokenizer,
+        template=prepared.template,
+    )
+
+
+def test_held_out_metrics_are_those_of_the_reloaded_model(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup]
+) -> None:
+    trainer = make_trainer(base_model, tmp_path / "training", pairs)
+    trainer.train()
+    saved = trainer.save_reward_model(tmp_path / "rm")
+    assert saved.verification.ok
+    scorer = Scorer.from_pretrained(tmp_path / "rm")
+    again = Evaluator(scorer).evaluate(pairs[16:24])
+    assert saved.held_out is not None
+    assert saved.held_out.log_loss.value == pytest.approx(again.log_loss.value, abs=1e-6)
+    assert saved.held_out.accuracy.value == again.accuracy.value
+    contract = scorer.contract
+    assert contract is not None
+    assert contract.training["steps"] == 2
+    assert contract.data["train"]["num_groups"] == 16
+    assert contract.template_changes == list(trainer.template.changes) != []
+
+
+def test_a_merge_that_loses_the_adapters_fails(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What peft#2367 did: the merged model has the untrained head."""
+    trainer = make_trainer(base_model, tmp_path / "training", pairs, mode="lora")
+
+    def forgetful(model: torch.nn.Module) -> torch.nn.Module:
+        plain = merged(model)
+        with torch.no_grad():
+            plain.score.weight.mul_(-1)
+        return plain
+
+    monkeypatch.setattr("rewardlab.training.finishing.merged", forgetful)
+    with pytest.raises(CheckpointError, match="merging the adapters moved a score"):
+        trainer.save_reward_model(tmp_path / "rm")
+    assert not (tmp_path / "rm").exists()
+
+
+def test_fingerprint_follows_content_not_order(pairs: list[PromptGroup]) -> None:
+    assert groups_fingerprint(pairs) == groups_fingerprint(pairs[::-1])
+    assert groups_fingerprint(pairs) != groups_fingerprint(pairs[1:])
+    changed = [PromptGroup(pairs[0].prompt, pairs[0].completions, [Pair(1, 0)]), *pairs[1:]]
+    assert groups_fingerprint(pairs) != groups_fingerprint(changed)
