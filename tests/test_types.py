@@ -67,3 +67,20 @@ def test_an_error_names_a_row_by_its_source_else_its_id():
     assert PromptGroup("p", ("a",), id=7).name == "id 7"
     assert PromptGroup("p", ("a",), id=0).name == "id 0"
     assert PromptGroup("p", ("a",)).name == "a group made in memory"
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_weight_that_would_spoil_a_batch_is_refused(weight):
+    with pytest.raises(ValueError, match="weight"):
+        Pair(weight=weight)
+
+
+def test_a_margin_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="margin"):
+        Pair(margin=float("nan"))
+
+
+@pytest.mark.parametrize("completions", ["bc", ()])
+def test_completions_are_a_list_of_at_least_one(completions):
+    with pytest.raises(ValueError, match="completions"):
+        PromptGroup("a", completions)

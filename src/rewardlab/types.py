@@ -9,6 +9,7 @@ one canonical form that the chat template renders.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -76,6 +77,13 @@ class Pair:
     margin: float | None = None
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that would spoil a whole batch."""
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise ValueError(f"a pair's weight must be finite and > 0, got {self.weight}")
+        if self.margin is not None and not math.isfinite(self.margin):
+            raise ValueError(f"a pair's margin must be finite, got {self.margin}")
+
 
 @dataclass(frozen=True, slots=True)
 class PromptGroup:
@@ -99,6 +107,8 @@ class PromptGroup:
 
     def __post_init__(self) -> None:
         """Accept lists where tuples are stored, so that groups can be written by hand."""
+        if isinstance(self.completions, str) or not self.completions:
+            raise ValueError(f"completions must be a list of at least one, got {self.completions!r}")
         object.__setattr__(self, "prompt", as_text(self.prompt))
         object.__setattr__(self, "completions", tuple(as_text(c) for c in self.completions))
         object.__setattr__(self, "pairs", tuple(self.pairs))

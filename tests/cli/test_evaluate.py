@@ -12,7 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from rewardlab.cli.evaluate import evaluate
-from rewardlab.errors import DataError
+from rewardlab.data.encoding import EncodedGroup
+from rewardlab.errors import CompletionTooLongError, DataError
 
 ROWS = [
     {"prompt": "a?", "chosen": "yes, indeed", "rejected": "no", "subset": "easy"},
@@ -30,6 +31,19 @@ class ByLength:
     def from_pretrained(cls, path: str, **options: object) -> ByLength:
         cls.loaded.append((path, options))
         return cls()
+
+    @property
+    def encoder(self) -> ByLength:
+        return self
+
+    def encode_many(self, groups):
+        """A completion of more than 100 characters is too long; a prompt of more than 100 is cut."""
+        return [
+            CompletionTooLongError(f"{group.name}: completion 0 needs too many tokens")
+            if any(len(text) > 100 for text in group.completions)
+            else EncodedGroup(group, tuple((1,) for _ in group.completions), 0, truncated=int(len(group.prompt) > 100))
+            for group in groups
+        ]
 
     def score_groups(self, groups, *, progress: bool = False):
         print("scoring", file=sys.stderr)
@@ -90,10 +104,10 @@ def test_several_files_are_one_set(pairs, tmp_path):
 
 def test_how_to_load_the_model_is_passed_on(pairs, scorer):
     run("some/model", "--data", pairs, "--device", "cpu", "--dtype", "float32", "--trust-remote-code")
-    run("some/model", "--data", pairs)
+    run("some/model", "--data", pairs, "--no-verify")
     assert scorer.loaded == [
-        ("some/model", {"device": "cpu", "dtype": "float32", "trust_remote_code": True}),
-        ("some/model", {"device": None, "dtype": None, "trust_remote_code": False}),
+        ("some/model", {"device": "cpu", "dtype": "float32", "trust_remote_code": True, "verify": True}),
+        ("some/model", {"device": None, "dtype": None, "trust_remote_code": False, "verify": False}),
     ]
 
 
@@ -140,3 +154,19 @@ def test_scores_that_are_not_finite_are_refused(pairs, scorer, monkeypatch):
 @pytest.mark.parametrize("arguments", [["model"], ["--data", "x.jsonl"], ["model", "--data", "x", "--no-such-option"]])
 def test_bad_usage(arguments):
     assert run(*arguments).exit_code == 2
+
+
+def test_a_completion_that_is_too_long_is_left_out_told_and_counted(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": "a", "chosen": "longer", "rejected": "short"},
+        {"prompt": "b" * 200, "chosen": "longer", "rejected": "short"},
+        {"prompt": "c", "chosen": "x" * 200, "rejected": "short"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run("model", "--data", path, "--json")
+    record = json.loads(result.stdout)
+    assert record["num_pairs"] == 2
+    assert record["ledger"]["rows"] == {"read": 3, "used": 2, "quarantined": 1, "dropped": 0, "truncated": 1}
+    assert record["ledger"]["reasons"] == {"completion too long": 1}
+    assert "left out: pairs.jsonl:3" in result.stderr

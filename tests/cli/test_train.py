@@ -39,7 +39,7 @@ def test_from_files_to_a_checkpoint_with_a_ledger(
     bad = json.loads((output / "training" / "quarantine.jsonl").read_text())
     assert (bad["line"], bad["reason"]) == (8, "rejected is missing")
     contract = json.loads((output / "reward_contract.json").read_text())
-    assert len(contract["data"]["files"]["pairs.jsonl"]) == 64
+    assert [(file["role"], file["file"]) for file in contract["data"]["files"]] == [("train", "pairs.jsonl")]
     # The same command again must not write over what is there.
     assert main([*arguments, *FAST]) == 2
     assert "not an empty folder" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,10 +99,10 @@ def test_a_run_in_a_used_folder_is_refused_and_can_be_resumed(
 ) -> None:
     options = {**FAST, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "save_steps": 2}
 
-    def run(steps: int, *, resume: bool = False):
+    def run(steps: int, *, resume: bool = False, groups: list[PromptGroup] | None = None):
         return train_reward_model(
             model=base_model,
-            train_groups=pairs[:32],
+            train_groups=groups or pairs[:32],
             output_dir=tmp_path / "rm",
             dtype="float32",
             overrides={**options, "max_steps": steps, "lr_scheduler_type": "constant"},
@@ -111,9 +112,56 @@ def test_a_run_in_a_used_folder_is_refused_and_can_be_resumed(
     run(2)
     with pytest.raises(ConfigError, match="not an empty folder"):
         run(4)
+    (tmp_path / "rm" / "training" / "checkpoint-9").mkdir()  # what a kill while saving leaves
     result = run(4, resume=True)
     assert result.log_history[-1]["step"] == 4
     assert result.saved.verification.ok
+    assert any(entry.get("step") == 2 for entry in result.log_history)  # went on from checkpoint-2, not from the start
+    with pytest.raises(ConfigError, match=r"the run in .* is another one: train_sha256 was"):
+        run(6, resume=True, groups=pairs[:16])
+
+
+def test_resume_never_writes_over_what_is_no_run(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
+    """As in `--output` equal to `--model`, which would replace the base model."""
+    folder = tmp_path / "base"
+    shutil.copytree(base_model, folder)
+    with pytest.raises(ConfigError, match="holds no run"):
+        train_reward_model(model=folder, train_groups=pairs[:4], output_dir=folder, overrides=FAST, resume=True)
+
+
+def test_held_out_ties_are_evaluated_and_held_out_rows_accounted_for(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup]
+) -> None:
+    """A pair whose sides give the same ids is a tie in an evaluation, here and in `rewardlab evaluate`."""
+    tie = PromptGroup("Hi", ["same", "same"], [Pair()])
+    too_long = PromptGroup("Hi", ["good", "word " * 400], [Pair()])
+    held_out = [*pairs[8:12], tie, too_long]
+    ledger, eval_ledger = ledger_of(pairs[:8]), ledger_of(held_out)
+    result = train_reward_model(
+        model=base_model,
+        train_groups=pairs[:8],
+        eval_groups=held_out,
+        output_dir=tmp_path / "rm",
+        overrides={**FAST, "max_steps": 1},
+        max_bad_fraction=0.5,
+        ledger=ledger,
+        eval_ledger=eval_ledger,
+    )
+    assert result.saved.held_out is not None
+    assert (result.saved.held_out.num_pairs, result.saved.held_out.ties) == (5, 1)
+    assert eval_ledger.to_dict()["reasons"] == {"completion too long": 1}
+    assert ledger.to_dict()["rows"]["used"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"mode": "LoRA"}, "unknown mode 'LoRA'"), ({"overrides": {"lerning_rate": 1}}, "no field 'lerning_rate'")],
+)
+def test_wrong_options_are_named(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_reward_model(model=base_model, train_groups=pairs[:4], output_dir=tmp_path / "rm", **options)  # type: ignore[arg-type]
 
 
 def test_max_length_beyond_the_positions_is_refused(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.forward import score_sequences
+from rewardlab.modeling.head import Float32Head
 from rewardlab.modeling.preparing import prepare_for_training
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.trainer import RewardTrainer, collapse_warning
@@ -223,3 +224,26 @@ def test_a_model_that_pads_with_its_eos_is_refused(base_model: Path, tmp_path: P
     arguments = RewardArguments(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(ConfigError, match="pad_token_id is 2"):
         RewardTrainer(model, arguments, pairs[:4], processing_class=tokenizer)
+    model.config.pad_token_id = 0  # transformers would set it to the tokenizer's when training starts
+    with pytest.raises(ConfigError, match="pad_token_id is 0 and the tokenizer's 2"):
+        RewardTrainer(model, arguments, pairs[:4], processing_class=tokenizer)
+
+
+def test_any_model_gets_a_float32_head_and_no_dropout(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup]
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(base_model, num_labels=1)
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    tokenizer.pad_token = "<pad>"
+    model.config.pad_token_id = tokenizer.pad_token_id
+    arguments = RewardArguments(output_dir=str(tmp_path), use_cpu=True, max_length=64)
+    trainer = RewardTrainer(model, arguments, pairs[:4], processing_class=tokenizer)
+    assert isinstance(trainer.model.score, Float32Head)
+    batch = trainer.data_collator(trainer.train_data.examples)
+    trainer.model.train()
+    assert len({trainer.compute_loss(trainer.model, batch).item() for _ in range(3)}) == 1  # attention_dropout was 0.1
+
+
+def test_max_length_beyond_the_positions_is_refused(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
+    with pytest.raises(ConfigError, match="max_length 9999 is beyond the model's 512 positions"):
+        make_trainer(base_model, tmp_path, pairs[:4], max_length=9999)

@@ -61,12 +61,22 @@ def evaluate(
         left_out = f"{len(reading.bad_rows):,} of {reading.ledger.read:,} rows are bad and left out"
         typer.echo(f"{left_out}{f', see {quarantine}' if quarantine else ''}:\n{reading.told()}", err=True)
 
+    from rewardlab.data.encoding import reason_of
+    from rewardlab.errors import DataError
     from rewardlab.scoring.scorer import Scorer
 
     scorer = Scorer.from_pretrained(
         model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, verify=check_contract
     )
-    result = Evaluator(scorer).evaluate(reading.groups, progress=True)
+    groups = []
+    for group, encoded in zip(reading.groups, scorer.encoder.encode_many(reading.groups), strict=True):
+        if isinstance(encoded, DataError):
+            reading.ledger.quarantine(reason_of(encoded), was_used=True)
+            typer.echo(f"left out: {encoded.message}", err=True)
+        else:
+            groups.append(group)
+            reading.ledger.truncated += bool(encoded.truncated)
+    result = Evaluator(scorer).evaluate(groups, progress=True)
 
     if json_output:
         summary = {**result.to_dict(), "ledger": reading.ledger.to_dict()}

@@ -110,15 +110,15 @@ def train(
         return reading
 
     reading = read(recipe.data, recipe.split, "quarantine.jsonl")
-    train_groups, eval_groups = reading.groups, []
+    train_groups, eval_groups, eval_ledger = reading.groups, [], reading.ledger
     if recipe.eval_data:
-        eval_groups = read(recipe.eval_data, recipe.eval_split, "quarantine-eval.jsonl").groups
+        eval_reading = read(recipe.eval_data, recipe.eval_split, "quarantine-eval.jsonl")
+        eval_groups, eval_ledger = eval_reading.groups, eval_reading.ledger
         shared = {g.prompt_key for g in train_groups if g.prompt} & {g.prompt_key for g in eval_groups}
         if shared:
             talk.print(f"warning: {len(shared)} prompts are in both the training and the held-out data")
     elif recipe.eval_fraction:
         train_groups, eval_groups = split_by_prompt(reading.groups, recipe.eval_fraction, seed=0)
-    files = [*recipe.data, *recipe.eval_data]
     result = train_reward_model(
         model=recipe.model,
         train_groups=train_groups,
@@ -132,7 +132,15 @@ def train(
         trust_remote_code=trust_remote_code,
         max_bad_fraction=0.0 if strict else recipe.max_bad_fraction,
         ledger=reading.ledger,
-        sources={Path(f).name: fingerprint(f, split=recipe.split) for f in files},
+        eval_ledger=eval_ledger,
+        sources=[
+            {"role": role, "file": Path(file).name, "sha256": fingerprint(file, split=which)}
+            for role, files, which in (
+                ("train", recipe.data, recipe.split),
+                ("held-out", recipe.eval_data, recipe.eval_split),
+            )
+            for file in files
+        ],
         report=talk.print,
     )
     if json_output:

@@ -128,7 +128,7 @@ class Encoder:
         whole = conversation(group.prompt, group.completions[index])
         num_prompt = len(whole) - len(conversation("", group.completions[index]))
         prompt, completion = whole[:num_prompt], whole[num_prompt:]
-        num_system = 1 if prompt and prompt[0].get("role") == "system" else 0
+        num_system = 1 if prompt and prompt[0].get("role") in ("system", "developer") else 0
         system, turns = prompt[:num_system], prompt[num_system:]
         while len(ids) > self.max_length and len(turns) > 1:
             turns = _without_oldest_turn(turns)
@@ -148,10 +148,16 @@ class Encoder:
         else:
             shortest = len(ids)
         raise CompletionTooLongError(
-            f"{group.name}: completion {index} needs {shortest} tokens even with its prompt cut away, "
-            f"and the maximum length is {self.max_length}",
-            hint="raise max_length if the model allows it, or shorten the completion",
+            f"{group.name}: completion {index}{' and the system turn need' if system else ' needs'} {shortest} tokens "
+            f"even with the rest of the prompt cut away, and the maximum length is {self.max_length}",
+            hint="raise max_length if the model allows it, or shorten what cannot be cut",
         )
+
+
+def reason_of(error: DataError) -> str:
+    """Why a group could not be encoded, as ledgers count it: ``"kind: detail"``."""
+    kind = "completion too long" if isinstance(error, CompletionTooLongError) else "chat template refused"
+    return f"{kind}: {error.message}"
 
 
 def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:

@@ -67,8 +67,20 @@ class RewardModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     def encoder(self, max_length: int | None = None) -> Encoder:
-        """The encoder of this model's text."""
-        return Encoder(self.tokenizer, max_length or self.max_length)
+        """The encoder of this model's text.
+
+        Raises:
+            ConfigError: ``max_length`` is beyond the model's positions.
+        """
+        if max_length is None:
+            return Encoder(self.tokenizer, self.max_length)
+        limit = position_limit(self.model.config, self.tokenizer)
+        if max_length < 1 or (limit is not None and max_length > limit):
+            raise ConfigError(
+                f"max_length {max_length} is not between 1 and the model's {limit or 'unlimited'} positions",
+                hint="leave it out to take the model's own",
+            )
+        return Encoder(self.tokenizer, max_length)
 
 
 def load_reward_model(
@@ -92,13 +104,14 @@ def load_reward_model(
     Raises:
         CheckpointError: It cannot be trusted to give scores; the message says why.
     """
+    where = require_device(device)
     folder = resolve_folder(source)
     contract = load_contract(folder)
     config = load_config(folder, trust_remote_code=trust_remote_code)
     if config.num_labels != 1:
         raise CheckpointError(
             f"{folder}: the config has {config.num_labels} labels, a reward model has exactly one",
-            hint="is this a classifier? a checkpoint saved without num_labels=1 has no scalar head",
+            hint="a base model has no scalar head yet (train it first), and a classifier is no reward model",
         )
     require_safetensors(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
@@ -118,14 +131,27 @@ def load_reward_model(
     for note in notes:
         logger.warning("%s: %s", folder, note)
     model.config.use_cache = False
-    model.eval().to(device if device is not None else default_device())
+    model.eval().to(where)
     max_length = contract.max_length if contract else position_limit(config, tokenizer) or _FALLBACK_MAX_LENGTH
     return RewardModel(model, tokenizer, contract, max_length, _fingerprint(folder), folder, notes)
 
 
-def default_device() -> torch.device:
-    """The first CUDA device, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def require_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; by default the first CUDA device, else the CPU.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"no such device: {device!r}", hint="for example cpu, cuda or cuda:1") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"there is no {device}: this machine has {count} CUDA devices", hint="use --device cpu")
+    return found
 
 
 def resolve_folder(source: str | Path) -> Path:

@@ -8,6 +8,7 @@ template, padding, head, dropout and adapters in one place, before any optimiser
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
@@ -104,24 +105,24 @@ def prepare_for_training(
     config.num_labels = 1
     config.problem_type = "regression"  # without it vLLM and the transformers pipeline return a sigmoid of the score
     config.use_cache = False
-    if disable_dropout:
-        _set_dropout_to_zero(config)
     lora = lora or LoraOptions()
     if config.model_type not in [c.model_type for c in AutoModelForSequenceClassification._model_mapping]:
         raise CheckpointError(
             f"{folder}: transformers has no *ForSequenceClassification class for model type {config.model_type!r}",
             hint="choose a model family that has one (Llama, Qwen, Mistral, Gemma, BERT, DeBERTa, ModernBERT, ...)",
         )
-    model, new_head = _load_base(folder, config, mode, lora, trust_remote_code=trust_remote_code)
+    model, new_head, new_layers = _load_base(folder, config, mode, lora, trust_remote_code=trust_remote_code)
     require_finite(folder, model)
     _use_distinct_pad(model, tokenizer, template)
     head = use_float32_head(model)
     if new_head:
         initialise_head(head, seed)
+    if disable_dropout:
+        set_dropout_to_zero(model)
     if mode == "head_only":
-        model.requires_grad_(False)
-        head.requires_grad_(True)
-    trained = _with_adapters(model, lora) if mode == "lora" else model
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in new_layers or not name.startswith(f"{model.base_model_prefix}."))
+    trained = _with_adapters(model, lora, new_layers) if mode == "lora" else model
     return PreparedModel(trained, tokenizer, template, folder, new_head)
 
 
@@ -139,9 +140,26 @@ def inner_model(model: nn.Module) -> PreTrainedModel:
     return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else cast("PreTrainedModel", model)
 
 
+def set_dropout_to_zero(model: nn.Module) -> None:
+    """Set every dropout probability of a model to 0; that of adapters, which one asks for, stays.
+
+    Both completions of a pair, and training and scoring, then see the same network.
+    """
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            continue
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        # Attention modules hold their probability as a plain number, under one of a few names.
+        for field, value in list(vars(module).items()):
+            if isinstance(value, float) and ("dropout" in field or field.endswith("pdrop")):
+                setattr(module, field, 0.0)
+
+
 def _load_base(
     folder: Path, config: PreTrainedConfig, mode: Mode, lora: LoraOptions, *, trust_remote_code: bool
-) -> tuple[PreTrainedModel, bool]:
+) -> tuple[PreTrainedModel, bool, set[str]]:
+    """The model, whether its head is new, and which other parameters are."""
     quantization: dict[str, Any] = {}
     if mode == "lora" and lora.load_in_4bit:
         quantization["quantization_config"] = _four_bit_config()
@@ -174,7 +192,7 @@ def _load_base(
         logger.warning("%s has no %s: these start anew, with the head", folder, ", ".join(new_layers))
     if not new_head:
         logger.warning("%s already has a trained head: training goes on from it", folder)
-    return model, new_head
+    return model, new_head, set(new_layers)
 
 
 def _four_bit_config() -> Any:
@@ -195,38 +213,34 @@ def _four_bit_config() -> Any:
     )
 
 
-def _with_adapters(model: PreTrainedModel, lora: LoraOptions) -> nn.Module:
+def _with_adapters(model: PreTrainedModel, lora: LoraOptions, new_layers: set[str]) -> nn.Module:
     try:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     except ImportError as error:
         raise MissingDependencyError("LoRA needs peft", hint="pip install 'rewardlab[lora]'") from error
     trunk = model.base_model_prefix
     # Full names: a bare suffix such as "dense" would also match layers outside the trunk.
+    in_full = {name.rpartition(".")[0] for name in new_layers if name.startswith(f"{trunk}.")}
     targets = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and name.split(".")[0] == trunk
+        if isinstance(module, nn.Linear | Conv1D) and name.split(".")[0] == trunk and name not in in_full
     ]
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
-        # Everything outside the trunk starts anew, so it is trained in full and saved.
-        modules_to_save=sorted({name.split(".")[0] for name, _ in model.named_parameters()} - {trunk}),
+        # What starts anew is trained in full and saved: all outside the trunk, and a pooler that the base has not.
+        modules_to_save=sorted({name.split(".")[0] for name, _ in model.named_parameters()} - {trunk} | in_full),
         task_type="SEQ_CLS",
     )
     if lora.load_in_4bit:
         model = prepare_model_for_kbit_training(model)
-    return get_peft_model(model, config)
-
-
-def _set_dropout_to_zero(config: PreTrainedConfig) -> None:
-    for part in {id(c): c for c in (config, config.get_text_config())}.values():
-        for name, value in list(vars(part).items()):
-            is_probability = isinstance(value, float) and not isinstance(value, bool)
-            if is_probability and ("dropout" in name or name.endswith("pdrop")):
-                setattr(part, name, 0.0)
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 by a name that it has since renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def _use_distinct_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: SealedTemplate) -> None:

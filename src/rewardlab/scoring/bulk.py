@@ -23,10 +23,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from rewardlab.data.encoding import EncodedGroup
+from rewardlab.data.encoding import EncodedGroup, reason_of
+from rewardlab.data.ledger import reason_kind
 from rewardlab.data.loading import read_groups
 from rewardlab.data.reading import is_hub_id, iter_rows
-from rewardlab.errors import CheckpointError, CompletionTooLongError, ConfigError, DataError, RewardLabError
+from rewardlab.errors import CheckpointError, ConfigError, DataError, RewardLabError
 from rewardlab.scoring.partial import Partial, replace_safely
 from rewardlab.types import PromptGroup
 
@@ -262,8 +263,7 @@ def _score_rows(
             raise result
         else:
             row |= layout.scores(group, None) | {"error": result.message}
-            too_long = isinstance(result, CompletionTooLongError)
-            reasons["completion too long" if too_long else "chat template refused"] += 1
+            reasons[reason_kind(reason_of(result))] += 1
             advance(len(group.completions))
         rows.append(row)
     return rows, {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rewardlab.data.encoding import EncodedGroup, Encoder
+from rewardlab.data.encoding import EncodedGroup, Encoder, reason_of
 from rewardlab.errors import DataError
 from rewardlab.modeling.forward import pad
 from rewardlab.objectives import PairTargets
@@ -33,13 +33,16 @@ class EncodedDataset:
     num_truncated: int
 
 
-def encode_pairs(
-    groups: Sequence[PromptGroup], encoder: Encoder, on_progress: Callable[[int], None] | None = None
-) -> EncodedDataset:
+def encode_pairs(groups: Sequence[PromptGroup], encoder: Encoder, *, keep_identical: bool = False) -> EncodedDataset:
     """Encode groups for a pairwise objective.
 
-    A group whose pairs have become identical (the template strips what differed) says nothing and is dropped; one that
-    cannot be encoded is quarantined; both are counted.
+    A group with a pair that has become identical (the template strips what differed) says nothing and is dropped; one
+    that cannot be encoded is quarantined; both are counted.
+
+    Args:
+        groups: The groups.
+        encoder: The model's encoder.
+        keep_identical: Keep identical pairs: in an evaluation they are ties, which are not wins.
 
     Raises:
         DataError: A group has no pairs at all: then the data is not preferences.
@@ -47,15 +50,15 @@ def encode_pairs(
     examples: list[EncodedGroup] = []
     dropped: list[tuple[PromptGroup, str]] = []
     quarantined: list[tuple[PromptGroup, str]] = []
-    for group, item in zip(groups, encoder.encode_many(groups, on_progress), strict=True):
+    for group, item in zip(groups, encoder.encode_many(groups), strict=True):
         if not group.pairs:
             raise DataError(
                 f"{group.name}: no preference between its completions",
                 hint="training needs rows with chosen and rejected; rows with only completions can be scored",
             )
         if isinstance(item, DataError):
-            quarantined.append((group, item.message))
-        elif any(item.sequences[p.chosen] == item.sequences[p.rejected] for p in group.pairs):
+            quarantined.append((group, reason_of(item)))
+        elif not keep_identical and any(item.sequences[p.chosen] == item.sequences[p.rejected] for p in group.pairs):
             dropped.append((group, "chosen and rejected give the same token ids"))
         else:
             examples.append(item)

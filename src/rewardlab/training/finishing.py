@@ -51,7 +51,7 @@ def save_trained(
     folder: str | Path,
     *,
     training: Mapping[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
+    files: Sequence[Mapping[str, str]] = (),
     report: Callable[[str], None] = logger.info,
 ) -> SavedModel:
     """Save what a trainer has trained, as one plain checkpoint with its contract; adapters are merged.
@@ -63,7 +63,7 @@ def save_trained(
         trainer: The trainer, after ``train()``. Its model is merged and not to be trained further.
         folder: Where to.
         training: What else the contract should record of the run.
-        files: File name -> fingerprint of the data files.
+        files: The data files: ``{"role", "file", "sha256"}`` each.
         report: Called with one line for each stage.
 
     Raises:
@@ -92,7 +92,7 @@ def save_trained(
             data={
                 "train": _fingerprinted([example.group for example in train.examples]),
                 "held_out": _fingerprinted(held_out_groups) if held else None,
-                "files": dict(files or {}),
+                "files": [dict(file) for file in files],
             },
             training={
                 **(training or {}),

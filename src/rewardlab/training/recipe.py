@@ -26,6 +26,14 @@ _NOT_OFFERED = {
     "label_names",
     "include_num_input_tokens_seen",
     "resume_from_checkpoint",
+    # transformers' own evaluation loop and label smoothing, which rewardlab's take the place of.
+    "label_smoothing_factor",
+    "per_device_eval_batch_size",
+    "eval_accumulation_steps",
+    "eval_do_concat_batches",
+    "batch_eval_metrics",
+    "prediction_loss_only",
+    "include_for_metrics",
 }
 
 _HINTS = get_type_hints(RewardArguments)

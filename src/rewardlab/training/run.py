@@ -7,17 +7,17 @@ the run said to have succeeded.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from rewardlab.data.ledger import Ledger
 from rewardlab.data.loading import MAX_BAD_FRACTION
@@ -27,7 +27,7 @@ from rewardlab.modeling.loading import position_limit, quiet_transformers
 from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner_model, prepare_for_training
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import EncodedDataset
-from rewardlab.training.finishing import SavedModel, groups_per_step
+from rewardlab.training.finishing import SavedModel, groups_fingerprint, groups_per_step
 from rewardlab.training.presets import PRESETS, Preset
 from rewardlab.training.trainer import RewardTrainer
 from rewardlab.types import PromptGroup
@@ -35,6 +35,7 @@ from rewardlab.types import PromptGroup
 logger = logging.getLogger(__name__)
 
 TRAINING_FOLDER = "training"
+MANIFEST = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def train_reward_model(
     trust_remote_code: bool = False,
     max_bad_fraction: float = MAX_BAD_FRACTION,
     ledger: Ledger | None = None,
-    sources: Mapping[str, Any] | None = None,
+    eval_ledger: Ledger | None = None,
+    sources: Sequence[Mapping[str, str]] = (),
     report: Callable[[str], None] = logger.info,
 ) -> TrainingResult:
     """Train, save, load again and verify.
@@ -89,7 +91,8 @@ def train_reward_model(
         trust_remote_code: Run the model repository's own Python code.
         max_bad_fraction: Largest share of groups that may be impossible to encode before the run stops.
         ledger: Where dropped, quarantined and truncated training rows are counted.
-        sources: Fingerprints of the files the groups came from, for the contract.
+        eval_ledger: The same for held-out rows; the same ledger where both came from one reading.
+        sources: The files the groups came from, for the contract: ``{"role", "file", "sha256"}`` each.
         report: Called with one line for each stage.
 
     Returns:
@@ -103,6 +106,11 @@ def train_reward_model(
     output_dir = Path(output_dir)
     require_free(output_dir, resume=resume)
     overrides = dict(overrides or {})
+    if mode not in get_args(Mode):
+        raise ConfigError(f"unknown mode {mode!r}", hint=f"one of {', '.join(get_args(Mode))}")
+    unknown = sorted(set(overrides) - {field.name for field in dataclasses.fields(RewardArguments)})
+    if unknown:
+        raise ConfigError(f"RewardArguments has no field {unknown[0]!r}", hint="see rewardlab.RewardArguments")
     seed = int(overrides.get("seed", 42))
     set_seed(seed)  # before the head is drawn
     prepared = prepare_for_training(
@@ -140,7 +148,7 @@ def train_reward_model(
     if trainer.eval_data:
         _account(
             trainer.eval_data,
-            None,
+            eval_ledger,
             output_dir / TRAINING_FOLDER / "quarantine-eval.jsonl",
             num_groups=len(eval_groups or ()),
             max_bad_fraction=max_bad_fraction,
@@ -150,11 +158,17 @@ def train_reward_model(
         f"{data.num_truncated} truncated)"
         + (f", {len(trainer.eval_data.examples)} of {len(eval_groups or ())} held out" if trainer.eval_data else "")
     )
-    checkpoint = get_last_checkpoint(arguments.output_dir) if resume else None
-    if resume:
-        report(
-            f"resuming from {Path(checkpoint).name}" if checkpoint else "nothing to resume: starting from the beginning"
-        )
+    manifest = {
+        "base_model": str(model),
+        "mode": preset_name,
+        "objective": arguments.objective,
+        "seed": seed,
+        "learning_rate": arguments.learning_rate,
+        "groups_per_step": groups_per_step(trainer),
+        "max_length": arguments.max_length,
+        "train_sha256": groups_fingerprint([example.group for example in data.examples]),
+    }
+    checkpoint = _start_or_resume(output_dir / TRAINING_FOLDER, manifest, resume=resume, report=report)
     start = time.perf_counter()
     with quiet_transformers():  # its bars would cut into ours
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -175,12 +189,16 @@ def train_reward_model(
 
 
 def require_free(output_dir: Path, *, resume: bool) -> None:
-    """Refuse to write into a folder that already holds a run or anything else.
+    """Refuse to write into a folder that holds something else, or a run that is not to be resumed.
 
     Raises:
-        ConfigError: It does, and ``resume`` is not asked for.
+        ConfigError: It does.
     """
-    if resume or not output_dir.exists():
+    if not output_dir.exists():
+        return
+    if resume:
+        if any(output_dir.iterdir()) and not (output_dir / TRAINING_FOLDER / MANIFEST).exists():
+            raise ConfigError(f"{output_dir} holds no run that could be resumed", hint="leave out --resume")
         return
     others = not output_dir.is_dir() or [p for p in output_dir.iterdir() if p.name != TRAINING_FOLDER]
     if others or any((output_dir / TRAINING_FOLDER).glob("checkpoint-*")):
@@ -188,6 +206,22 @@ def require_free(output_dir: Path, *, resume: bool) -> None:
             f"{output_dir} is not an empty folder",
             hint="name another --output, or pass --resume to go on with the run in it",
         )
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was saved to its end; a kill while saving leaves one that was not.
+
+    transformers writes ``trainer_state.json`` last, and its own search for the last checkpoint does not look for it.
+    """
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    for path in sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-"))):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s was not saved to its end and is passed over", path)
+            continue
+        return path
+    return None
 
 
 def bfloat16_is_faster() -> bool:
@@ -236,6 +270,31 @@ def _arguments(
             f"max_length {arguments.max_length} is beyond the model's {limit} positions", hint=f"at most {limit}"
         )
     return arguments
+
+
+def _start_or_resume(
+    folder: Path, manifest: dict[str, Any], *, resume: bool, report: Callable[[str], None]
+) -> str | None:
+    """Note what is trained on what, or check that the run to resume is this one; returns its newest checkpoint."""
+    path = folder / MANIFEST
+    if not resume or not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        return None
+    before = json.loads(path.read_text(encoding="utf-8"))
+    differences = [
+        f"{key} was {before.get(key)!r}, is now {value!r}"
+        for key, value in manifest.items()
+        if before.get(key) != value
+    ]
+    if differences:
+        raise ConfigError(
+            f"the run in {folder.parent} is another one: {'; '.join(differences)}",
+            hint="repeat the command that started it, with --resume, or name another --output",
+        )
+    checkpoint = last_whole_checkpoint(folder)
+    report(f"resuming from {checkpoint.name}" if checkpoint else "nothing to resume: starting from the beginning")
+    return str(checkpoint) if checkpoint else None
 
 
 def _account(

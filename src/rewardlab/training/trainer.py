@@ -20,13 +20,16 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import ConfigError, DataError, RewardLabError
 from rewardlab.metrics import mean_margin, pairwise_accuracy
 from rewardlab.modeling.forward import score_sequences, takes_position_ids
-from rewardlab.modeling.preparing import inner_model
+from rewardlab.modeling.head import use_float32_head
+from rewardlab.modeling.loading import position_limit
+from rewardlab.modeling.preparing import inner_model, set_dropout_to_zero
 from rewardlab.objectives import OBJECTIVES, BradleyTerry, PairTargets
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import EncodedDataset, PairCollator, encode_pairs, pair_targets, targets_of
@@ -85,15 +88,26 @@ class RewardTrainer(Trainer):
         template: SealedTemplate | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(args, RewardArguments):
+            raise ConfigError(f"args is a {type(args).__name__}, expected RewardArguments")
         text_config = inner_model(model).config.get_text_config()
         sealed = seal_chat_template(processing_class)
         for change in sealed.changes:
             logger.warning("chat template: %s", change)
         self.template = template or sealed
         _require_distinct_pad(text_config.pad_token_id, processing_class)
+        limit = position_limit(text_config, processing_class)
+        if limit is not None and args.max_length > limit:
+            raise ConfigError(
+                f"max_length {args.max_length} is beyond the model's {limit} positions", hint=f"at most {limit}"
+            )
+        if not hasattr(model, "get_base_model"):  # adapters are put on a model that was prepared before
+            use_float32_head(model)
+        if args.disable_dropout:
+            set_dropout_to_zero(model)
         self.encoder = Encoder(processing_class, args.max_length)
         self.train_data = _non_empty(encode_pairs(train_dataset, self.encoder), "training")
-        self.eval_data = _non_empty(encode_pairs(eval_dataset, self.encoder), "evaluation") if eval_dataset else None
+        self.eval_data = self._encoded_for_evaluation(eval_dataset) if eval_dataset else None
         self._takes_position_ids = takes_position_ids(inner_model(model))
         self._window: list[tuple[Tensor, PairTargets]] = []
         super().__init__(
@@ -156,7 +170,8 @@ class RewardTrainer(Trainer):
         # DDP averages the gradients of its ranks; the sum over ranks is what is wanted.
         ranks = 1 if num_items_in_batch is None else self.accelerator.num_processes
         loss = total / units * ranks
-        self._window.append((scores.detach(), targets))
+        if self.args.logging_strategy != IntervalStrategy.NO:
+            self._window.append((scores.detach(), targets))
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -184,11 +199,7 @@ class RewardTrainer(Trainer):
         Returns:
             loss, accuracy, margin, min_reward, mean_reward, max_reward; also logged.
         """
-        data = (
-            self.eval_data
-            if eval_dataset is None
-            else _non_empty(encode_pairs(eval_dataset, self.encoder), "evaluation")
-        )
+        data = self.eval_data if eval_dataset is None else self._encoded_for_evaluation(eval_dataset)
         if data is None:
             raise DataError("there is no evaluation set", hint="pass eval_dataset")
         scores = self._scores(data.examples)
@@ -211,6 +222,9 @@ class RewardTrainer(Trainer):
             **kwargs: As :func:`rewardlab.training.finishing.save_trained`.
         """
         return save_trained(self, folder, **kwargs)
+
+    def _encoded_for_evaluation(self, groups: Sequence[PromptGroup]) -> EncodedDataset:
+        return _non_empty(encode_pairs(groups, self.encoder, keep_identical=True), "evaluation")
 
     def _scores(self, examples: Sequence[EncodedGroup]) -> Tensor:
         """Scores of all completions of some groups, in flat order, shape (completions,); each rank does its share."""
@@ -279,10 +293,11 @@ def _pair_metrics(parts: Sequence[tuple[Tensor, PairTargets]]) -> dict[str, floa
 
 def _require_distinct_pad(pad_id: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse what would read the score at the wrong token, in silence."""
-    if pad_id is None or pad_id in (tokenizer.eos_token_id, tokenizer.sep_token_id):
+    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    if pad_id is None or pad_id != tokenizer.pad_token_id or pad_id in ends:
         raise ConfigError(
-            f"the model's pad_token_id is {pad_id}, which must be an id of its own, not that of the EOS: else the "
-            "score is read one token early",
+            f"the model's pad_token_id is {pad_id} and the tokenizer's {tokenizer.pad_token_id}; they must be one id, "
+            "and not that of the EOS: else the score is read at another token",
             hint="prepare the model with rewardlab.modeling.preparing.prepare_for_training",
         )
 
