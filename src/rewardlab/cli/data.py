@@ -53,7 +53,9 @@ def check(
     ] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(min=1, help="Longest sequence in tokens; by default 2048 or the tokenizer's own limit."),
+        typer.Option(
+            min=1, help="Longest sequence in tokens; by default the contract's, else 2048 or the model's own limit."
+        ),
     ] = None,
     format: Annotated[str, typer.Option(help="What the rows are; by default told by their columns.")] = "auto",
     split: Annotated[str | None, typer.Option(help="The split, of a hub id or a saved dataset.")] = None,
@@ -116,22 +118,22 @@ def _encode(
     talk: Console, groups: Sequence[PromptGroup], model: str, max_length: int | None
 ) -> tuple[list[EncodedGroup | DataError], int]:
     """The groups as ids, and the maximum length they were fitted to."""
-    from transformers import AutoTokenizer
-
     from rewardlab.data.encoding import Encoder
     from rewardlab.data.template import seal_chat_template
-    from rewardlab.errors import CheckpointError
+    from rewardlab.modeling.contract import load_contract
+    from rewardlab.modeling.loading import load_config, load_tokenizer, position_limit, resolve_folder
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{model}: its tokenizer cannot be loaded ({type(error).__name__})",
-            hint="give a folder with tokenizer files, or a hub id while online",
-        ) from error
+    folder = resolve_folder(model)
+    tokenizer = load_tokenizer(folder)
     seal_chat_template(tokenizer)
-    # A tokenizer that knows no limit says 1e30.
-    limit = max_length or min(_DEFAULT_MAX_LENGTH, tokenizer.model_max_length)
+    contract = load_contract(folder)
+    known = (
+        position_limit(load_config(folder), tokenizer)
+        if (folder / "config.json").exists()
+        else tokenizer.model_max_length
+    )
+    by_default = contract.max_length if contract else min(_DEFAULT_MAX_LENGTH, known or _DEFAULT_MAX_LENGTH)
+    limit = max_length or by_default
     with _progress(talk, "encoding", len(groups)) as advance:
         done = 0
 
