@@ -14,7 +14,6 @@ starts from nothing, its tokenizer trained on the fold's training texts. Each se
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import json
 import os
@@ -22,7 +21,10 @@ import platform
 import random
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -57,44 +59,50 @@ def load(name: str, limit: int, seed: int) -> list[PromptGroup]:
     return sorted(groups, key=lambda group: rank[group.prompt_key])[:limit]
 
 
-def run_set(name: str, model: str, folds: int, limit: int, seed: int) -> dict[str, Any]:
-    """Cross-validate one set; returns every figure."""
-    groups = load(name, limit, seed)
-    held_out: list[PromptGroup] = []
-    scores: list[list[float]] = []
-    seconds = 0.0
-    sizes = []
-    configuration: dict[str, Any] = {}
-    for train, fold in folds_by_prompt(groups, folds, seed):
-        train = random.Random(seed).sample(train, len(train))
-        with tempfile.TemporaryDirectory() as folder:
-            base, overrides = _base_model(model, Path(folder) / "base", train, seed)
-            result = train_reward_model(
-                model=base,
-                train_groups=train,
-                eval_groups=fold,
-                output_dir=Path(folder) / "rm",
-                dtype="float32",
-                overrides={**overrides, **MICRO_BATCH, "seed": seed, "save_strategy": "no", "eval_strategy": "no"},
-                max_bad_fraction=1.0,
-            )
-        assert result.saved.held_out is not None
-        configuration = {"preset": result.mode, **overrides}
-        seconds += result.seconds
-        sizes.append(len(result.train_data.examples))
-        for pair in result.saved.held_out.pairs:
-            text = result.saved.held_out_groups[pair.group]
-            held_out.append(dataclasses.replace(text, pairs=(pair.pair,)))
-            pair_scores = [0.0] * len(text.completions)
-            pair_scores[pair.pair.chosen], pair_scores[pair.pair.rejected] = pair.chosen_score, pair.rejected_score
-            scores.append(pair_scores)
-        print(f"  {name}: fold of {len(fold)} pairs, accuracy {result.saved.held_out.accuracy.value:.3f}", flush=True)
+def run_set(name: str, model: str, folds: int, limit: int, seed: int, jobs: int) -> dict[str, Any]:
+    """Cross-validate one set, ``jobs`` folds at a time; returns every figure."""
+    parts = folds_by_prompt(load(name, limit, seed), folds, seed)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        results = list(pool.map(partial(run_fold, model=model, seed=seed), *zip(*parts, strict=True)))
+    held_out = [group for result in results for group in result["groups"]]
+    scores = [row for result in results for row in result["scores"]]
     return {
         "folds": folds,
-        "train_pairs": sizes,
-        "training_seconds": round(seconds, 1),
-        "configuration": configuration,
+        "train_pairs": [result["train_pairs"] for result in results],
+        "fold_accuracy": [result["accuracy"] for result in results],
+        "training_seconds": [result["seconds"] for result in results],
+        "configuration": results[0]["configuration"],
         "figures": evaluate_scores(held_out, scores).to_dict(),
+    }
+
+
+def run_fold(train: list[PromptGroup], fold: list[PromptGroup], *, model: str, seed: int) -> dict[str, Any]:
+    """Train on all other folds and score this one."""
+    train = random.Random(seed).sample(train, len(train))
+    with tempfile.TemporaryDirectory() as folder:
+        base, overrides = _base_model(model, Path(folder) / "base", train, seed)
+        result = train_reward_model(
+            model=base,
+            train_groups=train,
+            eval_groups=fold,
+            output_dir=Path(folder) / "rm",
+            dtype="float32",
+            overrides={**overrides, **MICRO_BATCH, "seed": seed, "save_strategy": "no", "eval_strategy": "no"},
+            max_bad_fraction=1.0,
+        )
+    saved = result.saved
+    assert saved.held_out is not None
+    scores = [[0.0] * len(group.completions) for group in saved.held_out_groups]
+    for pair in saved.held_out.pairs:
+        scores[pair.group][pair.pair.chosen] = pair.chosen_score
+        scores[pair.group][pair.pair.rejected] = pair.rejected_score
+    return {
+        "groups": saved.held_out_groups,
+        "scores": scores,
+        "train_pairs": len(result.train_data.examples),
+        "accuracy": saved.held_out.accuracy.value,
+        "seconds": round(result.seconds, 1),
+        "configuration": {"preset": result.mode, **overrides},
     }
 
 
@@ -135,19 +143,18 @@ def main() -> None:
     parser.add_argument("--model", choices=["encoder", "decoder"], default="encoder")
     parser.add_argument("--sets", nargs="+", default=["hh_harmless_test"], metavar="SET[:FOLDS[:LIMIT]]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--jobs", type=int, default=2, help="folds at a time, one thread each")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     for spec in options.sets:
         name, folds, limit = (spec.split(":") + ["3", "1000000000"][spec.count(":") :])[:3]
         start = time.perf_counter()
-        figures = run_set(name, options.model, int(folds), int(limit), options.seed)
+        figures = run_set(name, options.model, int(folds), int(limit), options.seed, options.jobs)
         record = {
             "model": options.model,
             "set": name,
             "command": f"python benchmarks/real_pairs.py --model {options.model} --sets {spec} --seed {options.seed}",
             "date": datetime.now(UTC).date().isoformat(),
-            "machine": f"{platform.machine()}, {options.threads} threads, no GPU",
+            "machine": f"{platform.machine()}, {options.jobs} folds at a time, one thread each, no GPU",
             "versions": {
                 "rewardlab": __version__,
                 "python": platform.python_version(),
