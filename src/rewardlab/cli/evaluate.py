@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
+from rewardlab.cli.options import CheckContract, Device, Dtype, Model, TrustRemoteCode
+
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="DIR", help="The reward model: a folder or a hub id.")],
+    model: Model,
     data: Annotated[
         list[str],
         typer.Option(metavar="FILE", help="Preference pairs that the model has not seen. Can be given several times."),
@@ -25,19 +27,10 @@ def evaluate(
     quarantine: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where bad rows are written, with line and reason.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to score, e.g. cpu or cuda:0; by default a GPU if any.")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-    ] = False,
-    check_contract: Annotated[
-        bool,
-        typer.Option("--verify/--no-verify", help="Score the contract's probes first, and refuse a model that fails."),
-    ] = True,
+    device: Device = None,
+    dtype: Dtype = None,
+    trust_remote_code: TrustRemoteCode = False,
+    check_contract: CheckContract = True,
 ) -> None:
     """Measure a reward model on preference pairs.
 

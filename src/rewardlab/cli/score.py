@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rewardlab.cli.options import CheckContract, Device, Dtype, Model, TrustRemoteCode
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    model: Annotated[str, typer.Argument(metavar="DIR", help="The reward model: a folder or a hub id.")],
+    model: Model,
     data: Annotated[
         list[str],
         typer.Option(
@@ -32,12 +34,8 @@ def score(
     ],
     format: Annotated[str, typer.Option(help="What the rows are; auto: told by the columns.")] = "auto",
     split: Annotated[str | None, typer.Option(help="The split, of a hub id or a saved dataset.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to score, e.g. cpu or cuda:0; by default a GPU if any.")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's.")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens, padding included, in one forward.")] = 16384,
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Longest sequence in tokens; by default the model's own.")
@@ -47,13 +45,8 @@ def score(
     ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted run left.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-    ] = False,
-    check_contract: Annotated[
-        bool,
-        typer.Option("--verify/--no-verify", help="Score the contract's probes first, and refuse a model that fails."),
-    ] = True,
+    trust_remote_code: TrustRemoteCode = False,
+    check_contract: CheckContract = True,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object to stdout.")
     ] = False,

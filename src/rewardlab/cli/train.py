@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rewardlab.cli.options import TrustRemoteCode
+
 
 def train(
     model: Annotated[str | None, typer.Option(metavar="M", help="Base model: a folder or a hub id.")] = None,
@@ -42,9 +44,7 @@ def train(
     eval_split: Annotated[str | None, typer.Option(help="The held-out split, likewise.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if any row is bad.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Train a reward model on preference pairs, load it again, and prove its scores.

@@ -7,19 +7,15 @@ from typing import Annotated
 
 import typer
 
+from rewardlab.cli.options import Device, Dtype, Model, TrustRemoteCode
+
 
 def verify(
-    model: Annotated[str, typer.Argument(metavar="DIR", help="The reward model: a folder or a hub id.")],
+    model: Model,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
-    device: Annotated[
-        str | None, typer.Option(help="Where to score, e.g. cpu or cuda:0; by default a GPU if any.")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-    ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Score a checkpoint's probes in every way it will be asked, and compare with the stored scores.
 
