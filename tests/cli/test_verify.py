@@ -11,6 +11,16 @@ import pytest
 from rewardlab.cli.main import main
 
 
+@pytest.fixture
+def changed(reward_model: Path, tmp_path: Path) -> Path:
+    """A copy of a trained reward model whose chat template was changed after saving."""
+    folder = tmp_path / "copy"
+    shutil.copytree(reward_model, folder, ignore=shutil.ignore_patterns("training"))
+    template = folder / "chat_template.jinja"
+    template.write_text("<bos>" + template.read_text())
+    return folder
+
+
 def test_table_and_json(reward_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(reward_model)]) == 0
     table = capsys.readouterr().out
@@ -22,28 +32,16 @@ def test_table_and_json(reward_model: Path, capsys: pytest.CaptureFixture[str]) 
     assert all(set(check) == {"name", "max_difference", "tolerance", "ok"} for check in record["checks"])
 
 
-def test_a_failed_check_is_exit_status_1(
-    reward_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(reward_model, folder, ignore=shutil.ignore_patterns("training"))
-    template = folder / "chat_template.jinja"
-    template.write_text("<bos>" + template.read_text())
-    assert main(["verify", str(folder)]) == 1
+def test_a_failed_check_is_exit_status_1(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(changed)]) == 1
     captured = capsys.readouterr()
     assert "FAILED" in captured.out
     assert "error:" in captured.err
     assert "chat template unchanged" in captured.err
 
 
-def test_json_still_holds_the_checks_that_failed(
-    reward_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(reward_model, folder, ignore=shutil.ignore_patterns("training"))
-    template = folder / "chat_template.jinja"
-    template.write_text("<bos>" + template.read_text())
-    assert main(["verify", str(folder), "--json"]) == 1
+def test_json_still_holds_the_checks_that_failed(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(changed), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["ok"] is False
 
 

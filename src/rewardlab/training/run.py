@@ -264,12 +264,7 @@ def _arguments(
         **overrides,
         "output_dir": str(output_dir / TRAINING_FOLDER),
     }
-    arguments = RewardArguments(**values)
-    if limit is not None and arguments.max_length > limit:
-        raise ConfigError(
-            f"max_length {arguments.max_length} is beyond the model's {limit} positions", hint=f"at most {limit}"
-        )
-    return arguments
+    return RewardArguments(**values)
 
 
 def _start_or_resume(
