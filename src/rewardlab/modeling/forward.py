@@ -56,10 +56,14 @@ def takes_position_ids(model: nn.Module) -> bool:
     return reads_last_token(model) and "position_ids" in inspect.signature(model.forward).parameters
 
 
+def input_names(model: nn.Module) -> list[str]:
+    """What this model's forward takes of a padded batch; looks through the model, so ask once where it is called often."""
+    return ["input_ids", "attention_mask"] + (["position_ids"] if takes_position_ids(model) else [])
+
+
 def model_inputs(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The part of a padded batch that this model's forward takes."""
-    names = ["input_ids", "attention_mask"] + (["position_ids"] if takes_position_ids(model) else [])
-    return {name: batch[name] for name in names}
+    return {name: batch[name] for name in input_names(model)}
 
 
 def length_buckets(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:

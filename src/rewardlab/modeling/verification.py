@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from rewardlab.data.encoding import Encoder
 from rewardlab.data.template import template_hash
 from rewardlab.errors import ContractError
 from rewardlab.modeling.contract import Contract, Probe
@@ -78,19 +79,16 @@ class Verification:
         return {"ok": self.ok, **asdict(self)}
 
 
-def make_probes(
-    model: PreTrainedModel, loaded_encoder: Any, *, groups: Sequence[PromptGroup] | None = None
-) -> list[Probe]:
+def make_probes(model: PreTrainedModel, encoder: Encoder) -> list[Probe]:
     """Score the built-in probes one at a time: what a contract stores.
 
     Args:
         model: The model as it stands in memory.
-        loaded_encoder: Its :class:`~rewardlab.data.encoding.Encoder`.
-        groups: Other probes than the built-in ones, each a group of one completion.
+        encoder: Its encoder.
     """
     probes = []
-    for group in groups if groups is not None else probe_groups(loaded_encoder):
-        ids = loaded_encoder.encode(group).sequences[0]
+    for group in probe_groups(encoder):
+        ids = encoder.encode(group).sequences[0]
         (score,) = score_sequences(model, [ids])
         prompt = [dict(m) for m in group.prompt if not isinstance(m, str)]
         answer = {"role": "assistant", "content": group.completions[0]}

@@ -26,7 +26,7 @@ from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import ConfigError, DataError, RewardLabError
 from rewardlab.metrics import mean_margin, pairwise_accuracy
-from rewardlab.modeling.forward import score_sequences, takes_position_ids
+from rewardlab.modeling.forward import input_names, score_sequences
 from rewardlab.modeling.head import use_float32_head
 from rewardlab.modeling.loading import position_limit
 from rewardlab.modeling.preparing import inner_model, set_dropout_to_zero
@@ -108,7 +108,7 @@ class RewardTrainer(Trainer):
         self.encoder = Encoder(processing_class, args.max_length)
         self.train_data = _non_empty(encode_pairs(train_dataset, self.encoder), "training")
         self.eval_data = self._encoded_for_evaluation(eval_dataset) if eval_dataset else None
-        self._takes_position_ids = takes_position_ids(inner_model(model))
+        self._input_names = input_names(inner_model(model))
         self._window: list[tuple[Tensor, PairTargets]] = []
         super().__init__(
             model=model,
@@ -162,8 +162,7 @@ class RewardTrainer(Trainer):
     ) -> Any:
         """This micro-batch's part of the step's loss: its sum over pairs divided by the whole step's units."""
         targets = targets_of(inputs)
-        names = ["input_ids", "attention_mask"] + (["position_ids"] if self._takes_position_ids else [])
-        outputs = model(**{name: inputs[name] for name in names})
+        outputs = model(**{name: inputs[name] for name in self._input_names})
         scores = outputs.logits.squeeze(-1).float()
         total = self.objective(scores, targets)
         units = self.objective.num_units(targets) if num_items_in_batch is None else num_items_in_batch
