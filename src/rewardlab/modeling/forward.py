@@ -57,7 +57,7 @@ def takes_position_ids(model: nn.Module) -> bool:
 
 
 def input_names(model: nn.Module) -> list[str]:
-    """What this model's forward takes of a padded batch; looks through the model, so ask once where it is called often."""
+    """What this model's forward takes of a padded batch; looks through the whole model, so ask once for many batches."""
     return ["input_ids", "attention_mask"] + (["position_ids"] if takes_position_ids(model) else [])
 
 
