@@ -57,7 +57,7 @@ def takes_position_ids(model: nn.Module) -> bool:
 
 
 def input_names(model: nn.Module) -> list[str]:
-    """What this model's forward takes of a padded batch; looks through the whole model, so ask once for many batches."""
+    """What this model's forward takes of a padded batch; it looks through the whole model, so ask once for many."""
     return ["input_ids", "attention_mask"] + (["position_ids"] if takes_position_ids(model) else [])
 
 
