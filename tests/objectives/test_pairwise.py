@@ -1,4 +1,4 @@
-"""The Bradley-Terry loss against hand-derived values, TRL's formula, and its laws."""
+"""The pairwise objectives against hand-derived values and their laws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from rewardlab.objectives import OBJECTIVES, BradleyTerry, PairTargets, bradley_terry_loss
+from rewardlab.objectives import OBJECTIVES, BradleyTerry, GroupedPairs, PairTargets, bradley_terry_loss
 
 SCORES = st.lists(st.tuples(*[st.floats(-50, 50)] * 2), min_size=1, max_size=8)
 
@@ -93,13 +93,100 @@ def test_objective_sums_weighted_pairs_over_shared_completions() -> None:
     Losses log(1+e^-2) = 0.1269280 and log(1+e^0) = 0.6931472; sum 2*0.1269280 + 0.5*0.6931472 = 0.6004296; units 2.5.
     """
     targets = PairTargets(
-        torch.tensor([0, 1]), torch.tensor([1, 2]), torch.tensor([0.0, 1.0]), torch.tensor([2.0, 0.5])
+        torch.tensor([0, 1]),
+        torch.tensor([1, 2]),
+        torch.tensor([0.0, 1.0]),
+        torch.tensor([2.0, 0.5]),
+        torch.tensor([0, 0]),
     )
     objective = OBJECTIVES["bradley_terry"](center_rewards_coefficient=0.0)
     assert objective(torch.tensor([3.0, 1.0, 0.0]), targets).item() == pytest.approx(0.6004296, abs=1e-6)
     assert objective.num_units(targets) == 2.5
 
 
-def test_negative_coefficient_is_refused() -> None:
+@pytest.mark.parametrize("objective", OBJECTIVES.values())
+def test_negative_coefficient_is_refused(objective: type[BradleyTerry] | type[GroupedPairs]) -> None:
     with pytest.raises(ValueError, match="center_rewards_coefficient"):
-        BradleyTerry(center_rewards_coefficient=-0.1)
+        objective(center_rewards_coefficient=-0.1)
+
+
+def targets_of(rows: list[tuple[int, int, float, float, int]]) -> PairTargets:
+    """Rows of (chosen, rejected, margin, weight, group)."""
+    chosen, rejected, margin, weight, group = zip(*rows, strict=True)
+    return PairTargets(*map(torch.tensor, (chosen, rejected, margin, weight, group)))
+
+
+def test_grouped_pairs_by_hand() -> None:
+    """Group 4 ranks scores 2 > 1 > 0 (three pairs), group 7 has 1 over 1 alone, of weight 5; no centering.
+
+    Group 4: [log(1+e^-1) + log(1+e^-2) + log(1+e^-1)] / 3 = (0.3132617 + 0.1269280 + 0.3132617) / 3 = 0.2511505.
+    Group 7: 5 * log(2) / 5 = 0.6931472. Sum 0.9442976 over 2 prompts, not 4 pairs and not their weight of 8.
+    """
+    targets = targets_of(
+        [(0, 1, 0.0, 1.0, 4), (3, 4, 0.0, 5.0, 7), (0, 2, 0.0, 1.0, 4), (1, 2, 0.0, 1.0, 4)],
+    )
+    objective = OBJECTIVES["grouped_pairs"](center_rewards_coefficient=0.0)
+    loss = objective(torch.tensor([2.0, 1.0, 0.0, 1.0, 1.0]), targets)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(0.9442976, abs=1e-6)
+    assert objective.num_units(targets) == 2.0
+
+
+def test_grouped_pairs_weigh_the_pairs_of_a_group_by_hand() -> None:
+    """Scores 3, 1, 0; pairs (0>1) weight 2, (1>2) weight 0.5, margin 1: 0.6004296 as above, over weight 2.5: 0.2401718.
+
+    Centering with 0.01 adds [2 * 0.01 * (3+1)^2 + 0.5 * 0.01 * (1+0)^2] / 2.5 = 0.325 / 2.5 = 0.13.
+    """
+    targets = targets_of([(0, 1, 0.0, 2.0, 0), (1, 2, 1.0, 0.5, 0)])
+    scores = torch.tensor([3.0, 1.0, 0.0])
+    assert GroupedPairs(0.0)(scores, targets).item() == pytest.approx(0.2401718, abs=1e-6)
+    assert GroupedPairs(0.01)(scores, targets).item() == pytest.approx(0.3701718, abs=1e-6)
+
+
+PAIR_ROWS = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(4, 7), st.floats(-1, 1), st.floats(0.1, 5), st.integers(0, 3)),
+    min_size=1,
+    max_size=10,
+)
+ALL_SCORES = st.lists(st.floats(-50, 50), min_size=8, max_size=8).map(lambda v: torch.tensor(v, dtype=torch.float64))
+
+
+@given(PAIR_ROWS, ALL_SCORES)
+def test_grouped_pairs_are_the_mean_of_each_group_summed(
+    rows: list[tuple[int, int, float, float, int]], scores: torch.Tensor
+) -> None:
+    """Group by group, as Bradley-Terry's own weighted mean over the group's pairs."""
+    parts = [targets_of([row for row in rows if row[4] == group]) for group in {row[4] for row in rows}]
+    plain = BradleyTerry(0.01)
+    expected = sum(float(plain(scores, part)) / plain.num_units(part) for part in parts)
+    targets = targets_of(rows)
+    assert float(GroupedPairs(0.01)(scores, targets)) == pytest.approx(expected, rel=1e-6)
+    assert GroupedPairs.num_units(targets) == len(parts)
+
+
+@given(PAIR_ROWS, ALL_SCORES)
+def test_grouped_pairs_of_single_pairs_are_bradley_terry(
+    rows: list[tuple[int, int, float, float, int]], scores: torch.Tensor
+) -> None:
+    targets = targets_of([(c, r, margin, 1.0, index) for index, (c, r, margin, _, _) in enumerate(rows)])
+    grouped, plain = GroupedPairs(0.01), BradleyTerry(0.01)
+    torch.testing.assert_close(grouped(scores, targets), plain(scores, targets))
+    assert grouped.num_units(targets) == plain.num_units(targets) == len(rows)
+
+
+@given(PAIR_ROWS, ALL_SCORES, st.integers(2, 4))
+def test_saying_all_pairs_of_one_prompt_again_changes_nothing(
+    rows: list[tuple[int, int, float, float, int]], scores: torch.Tensor, times: int
+) -> None:
+    """Under Bradley-Terry it does: there the prompt then counts twice as much."""
+    again = rows + [row for row in rows if row[4] == rows[0][4]] * (times - 1)
+    one, more = targets_of(rows), targets_of(again)
+    torch.testing.assert_close(GroupedPairs(0.01)(scores, more), GroupedPairs(0.01)(scores, one))
+    assert GroupedPairs.num_units(more) == GroupedPairs.num_units(one)
+    assert BradleyTerry.num_units(more) > BradleyTerry.num_units(one)
+
+
+def test_gradient_of_grouped_pairs_in_float64() -> None:
+    scores = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    targets = targets_of([(0, 1, 0.5, 2.0, 0), (1, 2, 0.0, 0.5, 0), (3, 4, -0.2, 3.0, 1)])
+    assert torch.autograd.gradcheck(lambda s: GroupedPairs(0.01)(s, targets), (scores,))

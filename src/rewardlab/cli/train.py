@@ -33,7 +33,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the recipe.")
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="What is learned from the pairs; bradley_terry by default.")
+        str | None, typer.Option(help="bradley_terry (default: each pair counts) or grouped_pairs (each prompt).")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="How sequences are laid out: auto or padded.")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters and the head (needs peft).")] = False,

@@ -6,11 +6,12 @@ the docs.
 
 from __future__ import annotations
 
-from rewardlab.objectives.pairwise import BradleyTerry, bradley_terry_loss
+from rewardlab.objectives.pairwise import BradleyTerry, GroupedPairs, bradley_terry_loss
 from rewardlab.objectives.reduction import PairTargets
 
-OBJECTIVES: dict[str, type[BradleyTerry]] = {
+OBJECTIVES: dict[str, type[BradleyTerry] | type[GroupedPairs]] = {
     "bradley_terry": BradleyTerry,
+    "grouped_pairs": GroupedPairs,
 }
 
-__all__ = ["OBJECTIVES", "BradleyTerry", "PairTargets", "bradley_terry_loss"]
+__all__ = ["OBJECTIVES", "BradleyTerry", "GroupedPairs", "PairTargets", "bradley_terry_loss"]

@@ -67,9 +67,7 @@ class BradleyTerry(nn.Module):
 
     def __init__(self, center_rewards_coefficient: float = 0.01) -> None:
         super().__init__()
-        if not center_rewards_coefficient >= 0:
-            raise ValueError(f"center_rewards_coefficient must be >= 0, got {center_rewards_coefficient}")
-        self.center_rewards_coefficient = center_rewards_coefficient
+        self.center_rewards_coefficient = _checked_coefficient(center_rewards_coefficient)
 
     def forward(self, scores: Tensor, targets: PairTargets) -> Tensor:
         """Weighted sum of the pair losses.
@@ -81,12 +79,69 @@ class BradleyTerry(nn.Module):
         Returns:
             Scalar sum over pairs of weight * loss, float32; divide by the step's total of :meth:`num_units`.
         """
-        losses = bradley_terry_loss(
-            scores[targets.chosen], scores[targets.rejected], targets.margin, self.center_rewards_coefficient
-        )
+        losses = _pair_losses(scores, targets, self.center_rewards_coefficient)
         return torch.sum(losses * targets.weight.to(losses.dtype))
 
     @staticmethod
     def num_units(targets: PairTargets) -> float:
         """What the batch counts in the step's denominator: the sum of its pair weights."""
         return float(targets.weight.double().sum())
+
+
+class GroupedPairs(nn.Module):
+    """Bradley-Terry over all pairs of a prompt together; the unit of the loss is the prompt.
+
+    ``sum over prompts of [sum over its pairs of weight * loss / sum over its pairs of weight]``
+
+    With weights of 1, each of a prompt's n strict pairs counts 1/n, so that a prompt with many ranked completions has
+    no more say than one with a single pair; under :class:`BradleyTerry` it has n times as much. What a prompt is, the
+    batch says: the pairs of one group. Rows of one prompt that stand in several groups count once for each.
+
+    Args:
+        center_rewards_coefficient: Weight of the centering penalty, a part of each pair's loss; 0 switches it off.
+
+    Note:
+        A pair's weight is relative to the other pairs of its group: a group with one pair counts 1 whatever its weight.
+
+    References:
+        Ouyang et al. 2022 (InstructGPT, arXiv:2203.02155), eq. 1, whose 1 / (K choose 2) this is for a ranking without
+        ties. All pairs of a prompt go into one step there, since shuffled apart they made the model overfit in one
+        epoch.
+    """
+
+    def __init__(self, center_rewards_coefficient: float = 0.01) -> None:
+        super().__init__()
+        self.center_rewards_coefficient = _checked_coefficient(center_rewards_coefficient)
+
+    def forward(self, scores: Tensor, targets: PairTargets) -> Tensor:
+        """Sum over the groups of the weighted mean of their pair losses.
+
+        Args:
+            scores: Scores of all completions of the batch, shape (completions,).
+            targets: Which completions are compared, with margins, weights and the group of each pair.
+
+        Returns:
+            Scalar, float32 (float64 for float64 scores); divide by the step's total of :meth:`num_units`.
+        """
+        losses = _pair_losses(scores, targets, self.center_rewards_coefficient)
+        weight = targets.weight.to(losses.dtype)
+        groups, place = torch.unique(targets.group, return_inverse=True)
+        whole = weight.new_zeros(len(groups)).index_add(0, place, weight)
+        return torch.sum(losses * weight / whole[place])
+
+    @staticmethod
+    def num_units(targets: PairTargets) -> float:
+        """What the batch counts in the step's denominator: the number of its groups that have pairs."""
+        return float(len(torch.unique(targets.group)))
+
+
+def _pair_losses(scores: Tensor, targets: PairTargets, center_rewards_coefficient: float) -> Tensor:
+    return bradley_terry_loss(
+        scores[targets.chosen], scores[targets.rejected], targets.margin, center_rewards_coefficient
+    )
+
+
+def _checked_coefficient(value: float) -> float:
+    if not value >= 0:
+        raise ValueError(f"center_rewards_coefficient must be >= 0, got {value}")
+    return value

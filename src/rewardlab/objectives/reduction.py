@@ -1,9 +1,9 @@
 """What an objective is given beside the scores, and the law by which losses are added up.
 
 **Reduction.** The loss of an optimiser step is the sum over its units (for Bradley-Terry: pairs, each counting its
-weight) over all micro-batches and ranks, divided by their global weighted number; never a mean of means, which would
-give a pair in a small micro-batch more say. So an objective returns a *sum*, says what its batch counts
-(``num_units``), and the trainer divides once.
+weight; for grouped pairs: prompts) over all micro-batches and ranks, divided by their global weighted number; never a
+mean of means, which would give a pair in a small micro-batch more say. So an objective returns a *sum*, says what its
+batch counts (``num_units``), and the trainer divides once.
 """
 
 from __future__ import annotations
@@ -23,20 +23,25 @@ class PairTargets:
         rejected: Index of each pair's other completion, shape (pairs,), int64.
         margin: Margin of each pair, shape (pairs,), float32; 0 where the row has none.
         weight: Weight of each pair, shape (pairs,), float32; 1 where the row has none.
+        group: Index in the batch of the group each pair belongs to, shape (pairs,), int64.
     """
 
     chosen: Tensor
     rejected: Tensor
     margin: Tensor
     weight: Tensor
+    group: Tensor
 
     def __post_init__(self) -> None:
         """Refuse vectors of different lengths."""
-        check_same_shape(chosen=self.chosen, rejected=self.rejected, margin=self.margin, weight=self.weight)
+        check_same_shape(
+            chosen=self.chosen, rejected=self.rejected, margin=self.margin, weight=self.weight, group=self.group
+        )
 
     def to(self, device: torch.device) -> PairTargets:
         """The same targets on another device."""
-        return PairTargets(*(t.to(device) for t in (self.chosen, self.rejected, self.margin, self.weight)))
+        tensors = (self.chosen, self.rejected, self.margin, self.weight, self.group)
+        return PairTargets(*(tensor.to(device) for tensor in tensors))
 
 
 def check_same_shape(**tensors: Tensor) -> None:
