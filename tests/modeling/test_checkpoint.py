@@ -10,7 +10,7 @@ import torch
 
 from rewardlab.errors import ContractError
 from rewardlab.modeling.checkpoint import Provenance, reference_statistics, save_reward_model
-from rewardlab.modeling.forward import score_sequences
+from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.loading import load_reward_model
 from rewardlab.modeling.preparing import prepare_for_training
 

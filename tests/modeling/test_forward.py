@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardlab.modeling.forward import length_buckets, pad, score_batch, score_sequences, takes_position_ids
+from rewardlab.modeling.engine import score_sequences
+from rewardlab.modeling.forward import length_buckets, pad, score_batch, takes_position_ids
 from rewardlab.modeling.head import use_float32_head
 
 DECODERS = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "gpt2", "gpt_neox", "phi3", "olmo2"]

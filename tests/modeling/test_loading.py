@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rewardlab.errors import CheckpointError, ConfigError, ContractError
 from rewardlab.modeling.contract import FILE_NAME
-from rewardlab.modeling.forward import score_sequences
+from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.loading import load_reward_model, resolve_folder
 
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig
 
 from rewardlab.errors import CheckpointError, ConfigError
-from rewardlab.modeling.forward import score_sequences
+from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.head import Float32Head
 from rewardlab.modeling.preparing import LoraOptions, inner_model, merged, prepare_for_training
 

@@ -41,6 +41,8 @@ def test_a_trained_checkpoint_passes_every_check(reward_model: Path) -> None:
         "in batches of 3",
         "in one batch under the token budget",
         "in reverse order",
+        "packed without padding",
+        "packed, shared prefixes computed once",
         "through plain transformers",
     }
     assert all(check.max_difference <= 1e-5 for check in result.checks)

@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.modeling.forward import score_sequences
+from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.head import Float32Head
 from rewardlab.modeling.preparing import prepare_for_training
 from rewardlab.training.arguments import RewardArguments

@@ -1,4 +1,4 @@
-"""Sequences of ids -> scores, by padding. The one forward that training, evaluation, verification and scoring share.
+"""Sequences of ids -> padded batches -> scores, by transformers' own forward: what all other layouts must equal.
 
 The score is whatever transformers' own ``*ForSequenceClassification.forward`` gives: for decoders the head at the
 rightmost id that is not the padding id. Position ids are always given to decoders, so that padding on the left cannot
@@ -8,18 +8,12 @@ move a model with learned positions.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from rewardlab.modeling.head import reads_last_token
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-TOKENS_PER_BATCH = 16384
 
 
 def pad(sequences: Sequence[Sequence[int]], pad_id: int, *, side: str = "right", extra: int = 0) -> dict[str, Tensor]:
@@ -66,23 +60,30 @@ def model_inputs(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor
     return {name: batch[name] for name in input_names(model)}
 
 
-def length_buckets(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+def length_buckets(
+    lengths: Sequence[int], tokens_per_batch: int, counts: Sequence[int] | None = None
+) -> Iterator[list[int]]:
     """Indices grouped so that sequences of like length share a padded batch, longest first.
 
     Longest first, so that a batch that does not fit in memory is met at once, not after an hour.
 
     Args:
-        lengths: Tokens of each sequence.
-        tokens_per_batch: Most padded tokens in a batch; a sequence longer than that goes alone.
+        lengths: Tokens of each sequence; of a group of sequences, the longest's.
+        tokens_per_batch: Most padded tokens in a batch; what is longer than that goes alone.
+        counts: How many sequences each entry stands for; 1 by default.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     bucket: list[int] = []
+    width = held = 0
     for index in order:
-        width = lengths[bucket[0]] if bucket else lengths[index]
-        if bucket and width * (len(bucket) + 1) > tokens_per_batch:
+        count = 1 if counts is None else counts[index]
+        if bucket and width * (held + count) > tokens_per_batch:
             yield bucket
-            bucket = []
+            bucket, held = [], 0
+        if not bucket:
+            width = lengths[index]
         bucket.append(index)
+        held += count
     if bucket:
         yield bucket
 
@@ -94,38 +95,3 @@ def score_batch(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         Shape (sequences,), float32.
     """
     return model(**model_inputs(model, batch)).logits.squeeze(-1).float()
-
-
-def score_sequences(
-    model: PreTrainedModel,
-    sequences: Sequence[Sequence[int]],
-    *,
-    tokens_per_batch: int = TOKENS_PER_BATCH,
-    on_progress: Callable[[int], None] | None = None,
-) -> list[float]:
-    """Scores of many sequences, in their order, without gradients and with dropout off.
-
-    Args:
-        model: A model from :mod:`rewardlab.modeling.loading`, whose ``config.pad_token_id`` is set.
-        sequences: Ids of each sequence.
-        tokens_per_batch: Most padded tokens in one forward.
-        on_progress: Called with the number of sequences just scored.
-
-    Returns:
-        One score per sequence.
-    """
-    scores = [0.0] * len(sequences)
-    pad_id = model.config.get_text_config().pad_token_id
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for bucket in length_buckets([len(s) for s in sequences], tokens_per_batch):
-                batch = {k: v.to(model.device) for k, v in pad([sequences[i] for i in bucket], pad_id).items()}
-                for index, score in zip(bucket, score_batch(model, batch).tolist(), strict=True):
-                    scores[index] = score
-                if on_progress is not None:
-                    on_progress(len(bucket))
-    finally:
-        model.train(was_training)
-    return scores

@@ -21,9 +21,11 @@ from rewardlab.data.encoding import Encoder
 from rewardlab.data.template import template_hash
 from rewardlab.errors import ContractError
 from rewardlab.modeling.contract import Contract, Probe
-from rewardlab.modeling.forward import TOKENS_PER_BATCH, model_inputs, pad, score_batch, score_sequences
+from rewardlab.modeling.engine import Layout, score_sequences
+from rewardlab.modeling.forward import model_inputs, pad, score_batch
 from rewardlab.modeling.head import reads_last_token
 from rewardlab.modeling.loading import DTYPES, RewardModel, load_reward_model, quiet_transformers
+from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.probes import probe_groups
 from rewardlab.types import PromptGroup
 
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
 
 # 1e-5 for scores around 1; float32 rounding grows with the score.
 FLOAT32_TOLERANCE = 1e-5
+
+_WAYS: dict[Layout, str] = {
+    "tree": "packed, shared prefixes computed once",
+    "packed": "packed without padding",
+    "pruned": "padded, the last layer at the first token alone",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +109,22 @@ def float32_tolerance(scores: Sequence[float]) -> float:
     return FLOAT32_TOLERANCE * max(1.0, *(abs(score) for score in scores))
 
 
-def require_contract_holds(loaded: RewardModel) -> None:
-    """The quick check at loading: ids, alone, and all in one padded batch.
+def layout_for_scoring(loaded: RewardModel, encoder: Encoder, engine: str = "auto") -> LayoutChoice:
+    """The best layout that gives this model's scores, compared on the probes.
+
+    Args:
+        loaded: The model.
+        encoder: What will encode for it; its maximum length decides whether windows matter.
+        engine: As :func:`~rewardlab.modeling.parity.choose_layout`.
+    """
+    probes = loaded.contract.probes if loaded.contract else make_probes(loaded.model, encoder)
+    ids = [probe.input_ids for probe in probes]
+    # The first two are answers to one question; all share what the template puts in front.
+    return choose_layout(loaded.model, [ids[:2], ids[2:]], engine=engine, longest=encoder.max_length)
+
+
+def require_contract_holds(loaded: RewardModel, layout: Layout = "padded") -> None:
+    """The quick check at loading: ids, alone, all in one padded batch, and all in the layout that will be used.
 
     Raises:
         ContractError: Naming the check that failed and by how much.
@@ -116,6 +138,8 @@ def require_contract_holds(loaded: RewardModel) -> None:
         _compare("alone", [score_sequences(loaded.model, [i])[0] for i in ids], probes, tolerance),
         _compare("in one padded batch", score_sequences(loaded.model, ids), probes, tolerance),
     ]
+    if layout != "padded":
+        checks.append(_compare(_WAYS[layout], score_sequences(loaded.model, ids, layout=layout), probes, tolerance))
     for check in checks:
         if not check.ok:
             raise ContractError(
@@ -162,10 +186,15 @@ def verify_checkpoint(
         "padded on the left": lambda: padded("left"),
         "in batches of 2": lambda: in_batches_of(2),
         "in batches of 3": lambda: in_batches_of(3),
-        "in one batch under the token budget": lambda: score_sequences(model, ids, tokens_per_batch=TOKENS_PER_BATCH),
+        "in one batch under the token budget": lambda: score_sequences(model, ids),
         "in reverse order": lambda: score_sequences(model, ids[::-1])[::-1],
     }
     notes = list(loaded.notes)
+    choice = layout_for_scoring(loaded, encoder)
+    layouts: dict[str, tuple[Layout, ...]] = {"tree": ("packed", "tree"), "packed": ("packed",), "pruned": ("pruned",)}
+    for layout in layouts.get(choice.layout, ()):
+        ways[_WAYS[layout]] = lambda layout=layout: score_sequences(model, ids, layout=layout)
+    notes += [f"not scored in the layout {layout}: {reason}" for layout, reason in choice.refused]
     if not reads_last_token(model):
         del ways["padded on the left"]
         notes.append("padding on the left is not checked: an encoder is read at its first token")

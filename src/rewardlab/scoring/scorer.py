@@ -18,9 +18,10 @@ from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.formats import scored_text
 from rewardlab.errors import DataError
 from rewardlab.modeling.contract import Contract
-from rewardlab.modeling.forward import TOKENS_PER_BATCH, score_sequences
+from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.loading import RewardModel, load_reward_model
-from rewardlab.modeling.verification import require_contract_holds
+from rewardlab.modeling.parity import LayoutChoice
+from rewardlab.modeling.verification import layout_for_scoring, require_contract_holds
 from rewardlab.types import Message, PromptGroup
 
 if TYPE_CHECKING:
@@ -35,19 +36,29 @@ class Scorer:
     Args:
         loaded: A model from :func:`~rewardlab.modeling.loading.load_reward_model`.
         max_length: Longest sequence in tokens; by default the contract's.
-        tokens_per_batch: Most padded tokens in one forward; completions of like length share a batch.
+        tokens_per_batch: Most tokens in one forward; by default what suits the device.
+        engine: How sequences are laid out: ``"tree"`` (each shared prefix computed once), ``"packed"``, ``"padded"``,
+            or ``"auto"`` for the best that gives this model's scores.
 
     Attributes:
+        layout: The layout in use, and why no better one.
         encoder: Turns groups into ids, by the model's chat template.
         num_truncated: Sequences cut to the maximum length so far; the first cut is warned about.
     """
 
     def __init__(
-        self, loaded: RewardModel, *, max_length: int | None = None, tokens_per_batch: int = TOKENS_PER_BATCH
+        self,
+        loaded: RewardModel,
+        *,
+        max_length: int | None = None,
+        tokens_per_batch: int | None = None,
+        engine: str = "auto",
     ) -> None:
         self.loaded = loaded
-        self.tokens_per_batch = tokens_per_batch
         self.encoder: Encoder = loaded.encoder(max_length)
+        self.layout: LayoutChoice = layout_for_scoring(loaded, self.encoder, engine)
+        self.layout.log(logger)
+        self._engine = Engine(loaded.model, self.layout.layout, tokens_per_batch)
         self.num_truncated = 0
 
     @classmethod
@@ -58,7 +69,8 @@ class Scorer:
         device: str | torch.device | None = None,
         dtype: str | None = None,
         max_length: int | None = None,
-        tokens_per_batch: int = TOKENS_PER_BATCH,
+        tokens_per_batch: int | None = None,
+        engine: str = "auto",
         trust_remote_code: bool = False,
         verify: bool = True,
     ) -> Scorer:
@@ -69,7 +81,8 @@ class Scorer:
             device: Where to score; by default the first CUDA device, else the CPU.
             dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; by default what the checkpoint is saved in.
             max_length: Longest sequence in tokens; by default the contract's.
-            tokens_per_batch: Most padded tokens in one forward.
+            tokens_per_batch: Most tokens in one forward; by default what suits the device.
+            engine: As for the class.
             trust_remote_code: Run the repository's own Python code.
             verify: Score the contract's probes and refuse a model that no longer gives their scores.
 
@@ -78,11 +91,12 @@ class Scorer:
             ContractError: Its probes do not give their stored scores.
         """
         loaded = load_reward_model(path, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        scorer = cls(loaded, max_length=max_length, tokens_per_batch=tokens_per_batch, engine=engine)
         if verify:
-            require_contract_holds(loaded)
+            require_contract_holds(loaded, scorer.layout.layout)
         elif loaded.contract is not None:
             logger.warning("%s: its contract is NOT checked; its scores may not be those it was saved with", path)
-        return cls(loaded, max_length=max_length, tokens_per_batch=tokens_per_batch)
+        return scorer
 
     @property
     def contract(self) -> Contract | None:
@@ -174,11 +188,7 @@ class Scorer:
             on_progress: Called with the number of completions just scored.
         """
         sequences = [sequence for item in encoded for sequence in item.sequences]
-        scores = iter(
-            score_sequences(
-                self.loaded.model, sequences, tokens_per_batch=self.tokens_per_batch, on_progress=on_progress
-            )
-        )
+        scores = iter(self._engine.score(sequences, on_progress))
         return [[next(scores) for _ in item.sequences] for item in encoded]
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from rewardlab.errors import ConfigError
+from rewardlab.modeling.parity import ENGINES
 from rewardlab.objectives import OBJECTIVES
-
-ENGINES = ("auto", "padded")
 
 
 @dataclass
@@ -23,8 +22,12 @@ class RewardArguments(TrainingArguments):
         center_rewards_coefficient: Weight of the centering penalty, 0 to switch it off.
         max_length: Longest sequence in tokens; longer ones lose the oldest part of their prompt.
         disable_dropout: Train without dropout.
-        engine: How sequences are laid out for the forward: ``"padded"``, or ``"auto"`` for the best there is.
-        tokens_per_batch: Most padded tokens in one forward of an evaluation.
+        engine: How sequences are laid out for the forward: ``"tree"`` (each prompt computed once), ``"packed"`` (no
+            padding), ``"padded"``, or ``"auto"`` for the best that the model can have
+            (:mod:`rewardlab.modeling.parity`).
+        tokens_per_batch: Most tokens in one forward; by default what suits the device. It only splits forwards: loss
+            and gradient do not depend on it.
+        max_group_size: Rows of one prompt are merged into groups of at most so many completions; 1 merges none.
     """
 
     objective: str = "bradley_terry"
@@ -32,7 +35,8 @@ class RewardArguments(TrainingArguments):
     max_length: int = 2048
     disable_dropout: bool = True
     engine: str = "auto"
-    tokens_per_batch: int = 16384
+    tokens_per_batch: int | None = None
+    max_group_size: int = 16
 
     num_train_epochs: float = 1.0
     learning_rate: float = 1e-5
@@ -43,7 +47,6 @@ class RewardArguments(TrainingArguments):
     save_steps: float = 0.25
     save_total_limit: int | None = 2
     remove_unused_columns: bool = False
-    include_num_input_tokens_seen: str | bool = "non_padding"
 
     def __post_init__(self) -> None:
         """Check our own fields, then let transformers check its own.
@@ -57,8 +60,8 @@ class RewardArguments(TrainingArguments):
             raise ConfigError(f"unknown engine {self.engine!r}", hint=f"one of {', '.join(ENGINES)}")
         if not self.center_rewards_coefficient >= 0:
             raise ConfigError(f"center_rewards_coefficient must be >= 0, got {self.center_rewards_coefficient}")
-        for name in ("max_length", "tokens_per_batch"):
-            if getattr(self, name) < 1:
+        for name in ("max_length", "tokens_per_batch", "max_group_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         super().__post_init__()
         if self.device.type != "cuda":

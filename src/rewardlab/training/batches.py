@@ -1,7 +1,9 @@
-"""Groups -> what the model is fed: encoding with every row accounted for, and padded batches with their targets."""
+"""Groups -> what the model is fed: encoding with every row accounted for, and micro-batches with their targets."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,45 +12,57 @@ import torch
 from torch import Tensor
 
 from rewardlab.data.encoding import EncodedGroup, Encoder, reason_of
+from rewardlab.data.merging import merge_by_prompt
 from rewardlab.errors import DataError
-from rewardlab.modeling.forward import pad
+from rewardlab.modeling.engine import Forward, Planner
 from rewardlab.objectives import PairTargets
 from rewardlab.types import PromptGroup
+
+_FEW_SHARED_PAIRS = 0.05  # below this share of the pairs, groups with several of them change nothing worth a word
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedDataset:
-    """Groups as ids, and what became of the rest.
+    """Groups as ids, and what became of the rest. Each row that came is in ``groups``, ``dropped`` or ``quarantined``.
 
     Attributes:
-        examples: The groups that are trained or evaluated on.
-        dropped: Groups left out because their two sides are the same ids, with the reason.
-        quarantined: Groups that cannot be encoded, with the reason.
-        num_truncated: Groups of which a sequence was cut.
+        examples: The groups that are trained or evaluated on, those of one prompt merged where that was asked for.
+        groups: The rows they were made of, not merged, with the pairs that are used.
+        dropped: Rows left out because the two sides of every pair are the same ids, with the reason.
+        dropped_pairs: Rows that stay, but lost such pairs, as they came; with how many they lost.
+        quarantined: Rows that cannot be encoded, with the reason.
+        num_truncated: Rows of which a sequence was cut.
     """
 
     examples: list[EncodedGroup]
+    groups: list[PromptGroup]
     dropped: list[tuple[PromptGroup, str]]
+    dropped_pairs: list[tuple[PromptGroup, str]]
     quarantined: list[tuple[PromptGroup, str]]
     num_truncated: int
 
 
-def encode_pairs(groups: Sequence[PromptGroup], encoder: Encoder, *, keep_identical: bool = False) -> EncodedDataset:
+def encode_pairs(
+    groups: Sequence[PromptGroup], encoder: Encoder, *, keep_identical: bool = False, max_group_size: int = 1
+) -> EncodedDataset:
     """Encode groups for a pairwise objective.
 
-    A group with a pair that has become identical (the template strips what differed) says nothing and is dropped; one
-    that cannot be encoded is quarantined; both are counted.
+    A pair that has become identical (the template strips what differed) says nothing and is dropped, and its row with
+    it if no other pair is left; a row that cannot be encoded is quarantined; both are counted.
 
     Args:
-        groups: The groups.
+        groups: The rows.
         encoder: The model's encoder.
         keep_identical: Keep identical pairs: in an evaluation they are ties, which are not wins.
+        max_group_size: Merge the rows of one prompt into groups of at most so many completions
+            (:func:`~rewardlab.data.merging.merge_by_prompt`); 1 leaves every row a group of its own.
 
     Raises:
         DataError: A group has no pairs at all: then the data is not preferences.
     """
     examples: list[EncodedGroup] = []
     dropped: list[tuple[PromptGroup, str]] = []
+    dropped_pairs: list[tuple[PromptGroup, str]] = []
     quarantined: list[tuple[PromptGroup, str]] = []
     for group, item in zip(groups, encoder.encode_many(groups), strict=True):
         if not group.pairs:
@@ -58,56 +72,143 @@ def encode_pairs(groups: Sequence[PromptGroup], encoder: Encoder, *, keep_identi
             )
         if isinstance(item, DataError):
             quarantined.append((group, reason_of(item)))
-        elif not keep_identical and any(item.sequences[p.chosen] == item.sequences[p.rejected] for p in group.pairs):
-            dropped.append((group, "chosen and rejected give the same token ids"))
-        else:
+            continue
+        different = [p for p in group.pairs if item.sequences[p.chosen] != item.sequences[p.rejected]]
+        lost = 0 if keep_identical else len(group.pairs) - len(different)
+        if not lost:
             examples.append(item)
-    return EncodedDataset(examples, dropped, quarantined, sum(bool(e.truncated) for e in examples))
+            continue
+        # Before the colon stands what ledgers count, the same for every number of pairs.
+        count = f": {lost} of {len(group.pairs)} pairs" if len(group.pairs) > 1 else ""
+        reason = f"chosen and rejected give the same token ids{count}"
+        if different:
+            examples.append(dataclasses.replace(item, group=dataclasses.replace(group, pairs=tuple(different))))
+            dropped_pairs.append((group, reason))
+        else:
+            dropped.append((group, reason))
+    return EncodedDataset(
+        examples=merge_by_prompt(examples, max_group_size),
+        groups=[example.group for example in examples],
+        dropped=dropped,
+        dropped_pairs=dropped_pairs,
+        quarantined=quarantined,
+        num_truncated=sum(bool(example.truncated) for example in examples),
+    )
 
 
-class PairCollator:
-    """Encoded groups -> one padded batch of all their completions, with the pairs between them.
+def repeated_prompts_note(data: EncodedDataset) -> str | None:
+    """What to say under ``bradley_terry`` where prompts have several pairs in one group; None where hardly any has.
 
     Args:
-        pad_id: The padding id.
+        data: The training groups, merged.
+
+    Returns:
+        One sentence with figures; None when fewer than 5 % of the pairs share their group with another.
+    """
+    pairs_of: Counter[str] = Counter()
+    groups_of: Counter[str] = Counter()
+    shared = 0
+    for index, example in enumerate(data.examples):
+        # Groups without a prompt are not known to belong together. A prompt's key is JSON: no such text is one.
+        prompt = example.group.prompt_key if example.group.prompt else f"group {index}"
+        pairs_of[prompt] += len(example.group.pairs)
+        groups_of[prompt] += 1
+        shared += len(example.group.pairs) if len(example.group.pairs) > 1 else 0
+    if not shared or shared < _FEW_SHARED_PAIRS * pairs_of.total():
+        return None
+    several = [prompt for prompt, count in pairs_of.items() if count > 1]
+    split = sum(groups_of[prompt] > 1 for prompt in several)
+    return (
+        f"{len(several)} of {len(pairs_of)} prompts have several pairs, up to {max(pairs_of.values())} for one; the "
+        f"pairs of a prompt are in one group and step{f' ({split} too large for one: in several)' if split else ''}; "
+        "under bradley_terry such a prompt counts as often as it has pairs, "
+        f"--objective grouped_pairs counts each {'group' if split else 'prompt'} once"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TargetedPart:
+    """Some whole groups of a micro-batch: how to compute their scores, and the pairs between them.
+
+    Attributes:
+        forwards: The forwards that give the scores; several only for one group over the token budget.
+        targets: The pairs, as indices into the scores of these groups' completions.
     """
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
+    forwards: tuple[Forward, ...]
+    targets: PairTargets
 
-    def __call__(self, examples: Sequence[EncodedGroup]) -> dict[str, Tensor]:
-        """One batch.
+
+class GroupCollator:
+    """Encoded groups -> one micro-batch: parts, each whole groups under the token budget.
+
+    Args:
+        planner: Says which groups share a forward.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+
+    def __call__(self, examples: Sequence[EncodedGroup]) -> dict[str, Any]:
+        """One micro-batch.
 
         Returns:
-            ``input_ids``, ``attention_mask``, ``position_ids``, each (completions, width), and the fields of
-            :class:`~rewardlab.objectives.PairTargets`, each (pairs,).
+            ``parts`` (list of :class:`TargetedPart`), and ``num_tokens``, those of all its sequences.
         """
-        batch = pad([sequence for example in examples for sequence in example.sequences], self.pad_id)
-        return {**batch, **pair_targets(examples)}
+        parts = [
+            TargetedPart(part.forwards, pair_targets([examples[g] for g in part.groups]))
+            for part in self.planner.parts([example.sequences for example in examples])
+        ]
+        return {"parts": parts, "num_tokens": sum(sum(example.lengths) for example in examples)}
 
 
-def pair_targets(examples: Sequence[EncodedGroup]) -> dict[str, Tensor]:
+@dataclass(frozen=True, slots=True)
+class FeaturedGroup:
+    """A group whose features are known, because what is below the head does not change.
+
+    Attributes:
+        example: The group.
+        features: What the head reads of each completion, shape (completions, hidden), float32.
+    """
+
+    example: EncodedGroup
+    features: Tensor
+
+
+def collate_features(examples: Sequence[FeaturedGroup]) -> dict[str, Any]:
+    """One micro-batch of groups whose features are known.
+
+    Returns:
+        ``features`` of all completions, shape (completions, hidden), ``targets``, and ``num_tokens``.
+    """
+    groups = [item.example for item in examples]
+    return {
+        "features": torch.cat([item.features for item in examples]),
+        "targets": pair_targets(groups),
+        "num_tokens": sum(sum(group.lengths) for group in groups),
+    }
+
+
+def pair_targets(examples: Sequence[EncodedGroup]) -> PairTargets:
     """The pairs of some groups, as indices into the flat list of their completions."""
     chosen: list[int] = []
     rejected: list[int] = []
     margin: list[float] = []
     weight: list[float] = []
+    group: list[int] = []
     first = 0
-    for example in examples:
+    for index, example in enumerate(examples):
         for pair in example.group.pairs:
             chosen.append(first + pair.chosen)
             rejected.append(first + pair.rejected)
             margin.append(pair.margin or 0.0)
             weight.append(pair.weight)
+            group.append(index)
         first += len(example.sequences)
-    return {
-        "chosen": torch.tensor(chosen),
-        "rejected": torch.tensor(rejected),
-        "margin": torch.tensor(margin, dtype=torch.float32),
-        "weight": torch.tensor(weight, dtype=torch.float32),
-    }
-
-
-def targets_of(batch: dict[str, Any]) -> PairTargets:
-    """The targets inside a batch."""
-    return PairTargets(batch["chosen"], batch["rejected"], batch["margin"], batch["weight"])
+    return PairTargets(
+        chosen=torch.tensor(chosen),
+        rejected=torch.tensor(rejected),
+        margin=torch.tensor(margin, dtype=torch.float32),
+        weight=torch.tensor(weight, dtype=torch.float32),
+        group=torch.tensor(group),
+    )

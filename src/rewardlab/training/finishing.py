@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rewardlab.errors import CheckpointError
 from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores
 from rewardlab.modeling.checkpoint import Provenance, reference_statistics, save_reward_model
-from rewardlab.modeling.forward import score_sequences
+from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.preparing import inner_model, merged
 from rewardlab.modeling.verification import Verification
 from rewardlab.types import PromptGroup
@@ -75,7 +75,8 @@ def save_trained(
     examples = held.examples if held else train.examples[:_REFERENCE_GROUPS]
     report(f"scoring {len(examples)} {'held-out' if held else 'training'} groups")
     sequences = [sequence for example in examples for sequence in example.sequences]
-    flat = score_sequences(model, sequences, tokens_per_batch=arguments.tokens_per_batch)
+    layout = trainer.layout.layout if trainer.layout else "padded"
+    flat = score_sequences(model, sequences, layout=layout, tokens_per_batch=arguments.tokens_per_batch)
     rest = iter(flat)
     scores = [[next(rest) for _ in example.sequences] for example in examples]
     held_out_groups = [example.group for example in examples] if held else []
@@ -90,7 +91,7 @@ def save_trained(
         provenance=Provenance(
             objective={"name": arguments.objective, "center_rewards_coefficient": arguments.center_rewards_coefficient},
             data={
-                "train": _fingerprinted([example.group for example in train.examples]),
+                "train": _fingerprinted(train.groups),
                 "held_out": _fingerprinted(held_out_groups) if held else None,
                 "files": [dict(file) for file in files],
             },

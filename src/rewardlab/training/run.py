@@ -154,8 +154,10 @@ def train_reward_model(
             max_bad_fraction=max_bad_fraction,
         )
     report(
-        f"{len(data.examples)} groups to train on ({len(data.dropped)} dropped, {len(data.quarantined)} quarantined, "
+        f"{len(data.groups)} rows to train on ({len(data.dropped)} dropped, {len(data.quarantined)} quarantined, "
         f"{data.num_truncated} truncated)"
+        + (f", {len(data.dropped_pairs)} without such of their pairs as are identical" if data.dropped_pairs else "")
+        + (f", in {len(data.examples)} groups" if len(data.examples) < len(data.groups) else "")
         + (f", {len(trainer.eval_data.examples)} of {len(eval_groups or ())} held out" if trainer.eval_data else "")
     )
     manifest = {
@@ -166,7 +168,7 @@ def train_reward_model(
         "learning_rate": arguments.learning_rate,
         "groups_per_step": groups_per_step(trainer),
         "max_length": arguments.max_length,
-        "train_sha256": groups_fingerprint([example.group for example in data.examples]),
+        "train_sha256": groups_fingerprint(data.groups),
     }
     checkpoint = _start_or_resume(output_dir / TRAINING_FOLDER, manifest, resume=resume, report=report)
     start = time.perf_counter()

@@ -1,9 +1,10 @@
 """The trainer: transformers' own, given groups, an objective and an exact reduction.
 
-What it changes: the loss of a step is a sum over pairs divided by the number of pairs of the whole step (all
-micro-batches, all ranks); logged metrics are computed over all pairs since the last log, not as means of batch means;
-evaluation scores each example once; a run whose scores are all alike says so. Everything else, from optimisers to
-trackers, is transformers'.
+What it changes: a micro-batch is divided into forwards by the engine, each prompt computed once where the model allows
+it; the loss of a step is a sum over pairs divided by the number of pairs of the whole step (all micro-batches, all
+ranks); logged metrics are computed over all pairs since the last log, not as means of batch means; evaluation scores
+each example once; a run whose scores are all alike says so. Everything else, from optimisers to trackers, is
+transformers'.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -26,13 +28,24 @@ from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import ConfigError, DataError, RewardLabError
 from rewardlab.metrics import mean_margin, pairwise_accuracy
-from rewardlab.modeling.forward import input_names, score_sequences
-from rewardlab.modeling.head import use_float32_head
+from rewardlab.modeling.engine import Engine, Forward, Planner
+from rewardlab.modeling.head import head_name, reads_last_token, use_float32_head
 from rewardlab.modeling.loading import position_limit
+from rewardlab.modeling.parity import LayoutChoice, choose_layout, drops_out
 from rewardlab.modeling.preparing import inner_model, set_dropout_to_zero
-from rewardlab.objectives import OBJECTIVES, BradleyTerry, PairTargets
+from rewardlab.modeling.prefix_tree import TokenCount, count_tokens
+from rewardlab.objectives import OBJECTIVES, BradleyTerry, GroupedPairs, PairTargets
 from rewardlab.training.arguments import RewardArguments
-from rewardlab.training.batches import EncodedDataset, PairCollator, encode_pairs, pair_targets, targets_of
+from rewardlab.training.batches import (
+    EncodedDataset,
+    FeaturedGroup,
+    GroupCollator,
+    TargetedPart,
+    collate_features,
+    encode_pairs,
+    pair_targets,
+    repeated_prompts_note,
+)
 from rewardlab.training.finishing import SavedModel, save_trained
 from rewardlab.training.progress import ProgressLine
 from rewardlab.types import PromptGroup
@@ -45,6 +58,9 @@ logger = logging.getLogger(__name__)
 # Below this standard deviation, in score units, scores or margins hardly differ: a fresh head gives around 0.1 to 1.
 COLLAPSED_STD = 1e-3
 _GROUPS_AT_STEP_0 = 32
+_GROUPS_COMPARED = (
+    4  # groups on which the layout is compared with the padded forward, the shortest of several completions
+)
 
 
 class RewardTrainer(Trainer):
@@ -64,6 +80,7 @@ class RewardTrainer(Trainer):
         train_data: The training groups as ids, with what was dropped and quarantined.
         eval_data: The evaluation groups likewise; None for none.
         template: What sealing the chat template found.
+        layout: Which layout the engine has chosen, and why; None before anything was scored.
 
     Example:
         >>> prepared = prepare_for_training("my-base-model", seed=0)  # doctest: +SKIP
@@ -75,7 +92,7 @@ class RewardTrainer(Trainer):
     """
 
     args: RewardArguments
-    objective: BradleyTerry
+    objective: BradleyTerry | GroupedPairs
 
     def __init__(
         self,
@@ -106,14 +123,18 @@ class RewardTrainer(Trainer):
         if args.disable_dropout:
             set_dropout_to_zero(model)
         self.encoder = Encoder(processing_class, args.max_length)
-        self.train_data = _non_empty(encode_pairs(train_dataset, self.encoder), "training")
+        self.train_data = _non_empty(
+            encode_pairs(train_dataset, self.encoder, max_group_size=args.max_group_size), "training"
+        )
         self.eval_data = self._encoded_for_evaluation(eval_dataset) if eval_dataset else None
-        self._input_names = input_names(inner_model(model))
+        self._engine: Engine | None = None
+        self.layout: LayoutChoice | None = None
+        self._eval_features: Tensor | None = None
         self._window: list[tuple[Tensor, PairTargets]] = []
         super().__init__(
             model=model,
             args=args,
-            data_collator=PairCollator(text_config.pad_token_id),
+            data_collator=GroupCollator(Planner(inner_model(model), "padded", args.tokens_per_batch)),
             train_dataset=self.train_data.examples,
             eval_dataset=self.eval_data.examples if self.eval_data else None,
             processing_class=processing_class,
@@ -140,45 +161,216 @@ class RewardTrainer(Trainer):
             )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; first look whether the untrained model's scores differ at all."""
-        scores = self._scores(self.train_data.examples[:_GROUPS_AT_STEP_0])
-        self._warn_if_collapsed(scores, self.train_data.examples[:_GROUPS_AT_STEP_0], "before training")
+        """Train; first choose the layout, and look whether the untrained model's scores differ at all."""
+        engine = self._engine_of_run()
+        self._say_what_is_computed(engine)
+        if self._only_head_is_trained():
+            self._compute_features(engine)
+        else:
+            self.data_collator = GroupCollator(engine.planner)
+        first = self.train_data.examples[:_GROUPS_AT_STEP_0]
+        self._warn_if_collapsed(self._scores(first), first, "before training")
         return super().train(*args, **kwargs)
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
-        """Units (weighted pairs) of the whole optimiser step: all its micro-batches, all ranks."""
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | None:
+        """Units (weighted pairs, or prompts) of the whole optimiser step: all its micro-batches, all ranks."""
         if not batch_samples:
             return None
+        targets = [t for batch in batch_samples for t in _targets_in(batch)]
         # float32 on the device: MPS has no float64, and weights are few and near 1.
-        units = torch.tensor(sum(self.objective.num_units(targets_of(batch)) for batch in batch_samples), device=device)
+        units = torch.tensor(sum(self.objective.num_units(t) for t in targets), device=device)
         return self.accelerator.gather(units.float()).sum()
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of one micro-batch, part by part, so that only one forward's activations are held.
+
+        Returns:
+            The micro-batch's part of the step's loss.
+        """
+        if "parts" not in inputs or self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            # DeepSpeed takes a step at its last backward, and counts them: one backward then, over all parts.
+            self._count(inputs)
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # optimisers without a schedule
+            self.optimizer.train()
+        self._count(inputs)
+        scale = self._scale(inputs, num_items_in_batch)
+        loss = torch.zeros((), device=self.args.device)
+        parts: list[TargetedPart] = inputs["parts"]
+        for number, part in enumerate(parts):
+            loss += self._part_step(model, part, scale, is_last=number == len(parts) - 1)
+        return loss
+
+    def _part_step(self, model: nn.Module, part: TargetedPart, scale: Tensor, *, is_last: bool) -> Tensor:
+        """Forward and backward of one part; its loss.
+
+        A group that needs several forwards is done in two passes: scores without a graph; then, forward by forward,
+        the gradient of the loss with respect to those scores is pushed back. By the chain rule that is the gradient.
+        """
+        targets = part.targets.to(self.args.device)
+        if len(part.forwards) == 1:
+            with self.compute_loss_context_manager():
+                scores = self._scores_in_order(model, part)
+                loss = self.objective(scores, targets) * scale
+            self._backward(model, loss, synchronise=is_last)
+            self._remember(scores, targets)
+            return loss.detach()
+        states = []
+        with torch.no_grad(), self.compute_loss_context_manager():
+            scores = torch.zeros(len(_order(part)), device=self.args.device)
+            for forward in part.forwards:
+                states.append(_random_state(self.args.device))
+                scores[list(forward.indices)] = self._run(model, forward)
+        leaf = scores.requires_grad_()
+        loss = self.objective(leaf, targets) * scale
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        for number, (forward, state) in enumerate(zip(part.forwards, states, strict=True)):
+            _set_random_state(self.args.device, state)  # adapter dropout, where there is any, drops the same
+            with self.compute_loss_context_manager():
+                surrogate = torch.sum(self._run(model, forward) * gradient[list(forward.indices)])
+            self._backward(model, surrogate, synchronise=is_last and number == len(part.forwards) - 1)
+        self._remember(leaf, targets)
+        return loss.detach()
+
+    def _backward(self, model: nn.Module, loss: Tensor, *, synchronise: bool) -> None:
+        """Backward; ranks exchange their gradients once, at the micro-batch's last."""
+        with nullcontext() if synchronise else self.accelerator.no_sync(model):
+            self.accelerator.backward(loss)
 
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """This micro-batch's part of the step's loss: its sum over pairs divided by the whole step's units."""
-        targets = targets_of(inputs)
-        outputs = model(**{name: inputs[name] for name in self._input_names})
-        scores = outputs.logits.squeeze(-1).float()
-        total = self.objective(scores, targets)
-        units = self.objective.num_units(targets) if num_items_in_batch is None else num_items_in_batch
-        # DDP averages the gradients of its ranks; the sum over ranks is what is wanted.
-        ranks = 1 if num_items_in_batch is None else self.accelerator.num_processes
-        loss = total / units * ranks
+        """This micro-batch's part of the step's loss, in one graph: its sum over units divided by the whole step's."""
+        scale = self._scale(inputs, num_items_in_batch)
+        losses, outputs = [], []
+        if "parts" in inputs:
+            for part in inputs["parts"]:
+                targets = part.targets.to(self.args.device)
+                outputs.append(self._scores_in_order(model, part))
+                losses.append(self.objective(outputs[-1], targets))
+                self._remember(outputs[-1], targets)
+        else:
+            targets = inputs["targets"].to(self.args.device)
+            outputs.append(self._head()(inputs["features"].to(self.args.device)).squeeze(-1))
+            losses.append(self.objective(outputs[-1], targets))
+            self._remember(outputs[-1], targets)
+        loss = torch.stack(losses).sum() * scale
+        return (loss, {"logits": torch.cat(outputs)}) if return_outputs else loss
+
+    def _scale(self, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
+        """What a sum over this micro-batch is multiplied with: 1 / (units of the step), times the ranks.
+
+        DDP averages the gradients of its ranks; the sum over ranks is what is wanted.
+        """
+        if num_items_in_batch is None:
+            units = sum(self.objective.num_units(targets) for targets in _targets_in(inputs))
+            return torch.tensor(1.0 / units, device=self.args.device)
+        return torch.as_tensor(self.accelerator.num_processes / num_items_in_batch, device=self.args.device)
+
+    def _run(self, model: nn.Module, forward: Forward) -> Tensor:
+        return self._engine_of_run().scores(forward, model)
+
+    def _scores_in_order(self, model: nn.Module, part: TargetedPart) -> Tensor:
+        """Scores of a part's completions, in the order that its targets count."""
+        scores = torch.cat([self._run(model, forward) for forward in part.forwards])
+        place = torch.tensor(_order(part), device=scores.device).argsort()
+        return scores[place]
+
+    def _remember(self, scores: Tensor, targets: PairTargets) -> None:
         if self.args.logging_strategy != IntervalStrategy.NO:
             self._window.append((scores.detach(), targets))
-        return (loss, outputs) if return_outputs else loss
+
+    def _count(self, inputs: dict[str, Any]) -> None:
+        tokens = inputs["num_tokens"]
+        if self.accelerator.num_processes > 1:
+            tokens = int(self.accelerator.gather(torch.tensor(tokens, device=self.args.device)).sum())
+        self.state.num_input_tokens_seen += tokens
+
+    # -- the engine --------------------------------------------------------------------------------------------------
+
+    def _engine_of_run(self) -> Engine:
+        """The engine, its layout chosen the first time it is needed."""
+        if self._engine is None:
+            model = inner_model(self.accelerator.unwrap_model(self.model))
+            cast(nn.Module, model).to(self.args.device)
+            examples = sorted(self.train_data.examples, key=lambda e: (len(e.sequences) < 2, sum(e.lengths)))
+            autocast = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+            self.layout = choose_layout(
+                model,
+                [example.sequences for example in examples[:_GROUPS_COMPARED]],
+                engine=self.args.engine,
+                longest=max(max(example.lengths) for example in self.train_data.examples),
+                with_gradients=True,
+                autocast=autocast,
+            )
+            if self.is_world_process_zero():
+                self.layout.log(logger)
+            self._engine = Engine(model, self.layout.layout, self.args.tokens_per_batch)
+        return self._engine
+
+    def tokens_to_compute(self) -> TokenCount:
+        """Dry run over the training groups in their order: tokens of an epoch, computed and otherwise."""
+        examples = self.train_data.examples
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        budget = self._engine_of_run().planner.tokens_per_batch
+        counts = [
+            count_tokens([example.sequences for example in examples[start : start + step]], budget)
+            for start in range(0, len(examples), step)
+        ]
+        return sum(counts[1:], counts[0])
+
+    def _say_what_is_computed(self, engine: Engine) -> None:
+        if not self.is_world_process_zero():
+            return
+        if engine.layout == "tree":
+            logger.info("engine: an epoch has %s", self.tokens_to_compute())
+        note = repeated_prompts_note(self.train_data)
+        if note and self.args.objective == "bradley_terry":
+            logger.warning(note)
+
+    # -- training the head alone -------------------------------------------------------------------------------------
+
+    def _head(self) -> nn.Module:
+        model = inner_model(self.accelerator.unwrap_model(self.model))
+        return model.get_submodule(head_name(model))
+
+    def _only_head_is_trained(self) -> bool:
+        """Whether all below the head stands still, so that what the head reads can be computed once."""
+        model = inner_model(self.model)
+        head = head_name(model)
+        trained = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        if not trained or any(not name.startswith(f"{head}.") for name in trained):
+            return False
+        if self.accelerator.num_processes > 1 or drops_out(model):
+            return False
+        return self._engine_of_run().layout != "padded" or not reads_last_token(model)
+
+    def _compute_features(self, engine: Engine) -> None:
+        logger.info("only the head is trained: what it reads is computed once, for all epochs")
+        examples = self.train_data.examples
+        features = iter(self._features(examples, engine).split([len(e.sequences) for e in examples]))
+        self.train_dataset = [FeaturedGroup(example, next(features)) for example in examples]
+        self.data_collator = collate_features
+        if self.eval_data:
+            self._eval_features = self._features(self.eval_data.examples, engine)
+
+    def _features(self, examples: Sequence[EncodedGroup], engine: Engine) -> Tensor:
+        """What the head reads of all completions of some groups, shape (completions, hidden)."""
+        with self.compute_loss_context_manager():
+            return engine.features([sequence for example in examples for sequence in example.sequences])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of all pairs since the last log, under TRL's names."""
         if "loss" in logs and self._window:
             logs = {**logs, **self._window_metrics()}
-        if "num_input_tokens_seen" in logs or "loss" in logs:
-            logs = {k: v for k, v in logs.items() if k != "num_input_tokens_seen"}
+        if "loss" in logs:
             logs["num_tokens"] = self.state.num_input_tokens_seen
         super().log(logs, start_time)
 
@@ -203,7 +395,7 @@ class RewardTrainer(Trainer):
             raise DataError("there is no evaluation set", hint="pass eval_dataset")
         scores = self._scores(data.examples)
         self._warn_if_collapsed(scores, data.examples, "at this evaluation")
-        targets = PairTargets(**pair_targets(data.examples))
+        targets = pair_targets(data.examples)
         loss = float(self.objective(scores.double(), targets)) / self.objective.num_units(targets)
         metrics = {"loss": loss, **_pair_metrics([(scores, targets)])}
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
@@ -229,10 +421,12 @@ class RewardTrainer(Trainer):
         """Scores of all completions of some groups, in flat order, shape (completions,); each rank does its share."""
         sequences = [sequence for example in examples for sequence in example.sequences]
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        model = inner_model(self.accelerator.unwrap_model(self.model))
-        cast(nn.Module, model).to(self.args.device)
+        engine = self._engine_of_run()
+        if self._eval_features is not None and self.eval_data and examples is self.eval_data.examples:
+            with torch.no_grad():
+                return torch.tensor(self._head()(self._eval_features.to(self.args.device)).squeeze(-1).tolist())
         with self.compute_loss_context_manager():
-            mine = score_sequences(model, sequences[rank::ranks], tokens_per_batch=self.args.tokens_per_batch)
+            mine = engine.score(sequences[rank::ranks])
         scores = torch.empty(len(sequences))
         shares = gather_object([(rank, mine)]) if ranks > 1 else [(rank, mine)]
         for owner, values in shares:
@@ -245,10 +439,31 @@ class RewardTrainer(Trainer):
         return _pair_metrics(gather_object(window) if self.accelerator.num_processes > 1 else window)
 
     def _warn_if_collapsed(self, scores: Tensor, examples: Sequence[EncodedGroup], when: str) -> None:
-        targets = PairTargets(**pair_targets(examples))
+        targets = pair_targets(examples)
         warning = collapse_warning(scores, scores[targets.chosen] - scores[targets.rejected])
         if warning and self.is_world_process_zero():
             logger.warning("%s: %s", when, warning)
+
+
+def _targets_in(batch: dict[str, Any]) -> list[PairTargets]:
+    """All targets of a micro-batch."""
+    return [part.targets for part in batch["parts"]] if "parts" in batch else [batch["targets"]]
+
+
+def _order(part: TargetedPart) -> list[int]:
+    """Which completion of the part each score of its forwards belongs to."""
+    return [index for forward in part.forwards for index in forward.indices]
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def collapse_warning(scores: Tensor, margins: Tensor) -> str | None:

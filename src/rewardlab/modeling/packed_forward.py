@@ -1,0 +1,262 @@
+"""A model's forward over a packed row: trunk, pruned last layer, head at the read-out positions.
+
+:func:`enable_packing` teaches a loaded model to take ``packing_plan`` (a packed row instead of a padded batch) as an
+argument of its own forward. Its class and weights stay as they are; called without that argument, it is transformers'
+model as before. Since all goes through the model's one forward, wrappers (DDP, PEFT, autocast) keep working.
+
+**Last-layer pruning.** A score is read at one token per sequence, and after the last layer's attention nothing flows
+between tokens. So the last layer runs twice: once only as far as the keys and values of all tokens, which leave it through
+:class:`~rewardlab.modeling.tree_attention.Captured`; then whole, but for the read-out rows alone, attending to those keys and
+values. That is exact, and knows no model's code beyond "the last layer has one attention".
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from rewardlab.errors import CheckpointError
+from rewardlab.modeling.head import head_name
+from rewardlab.modeling.prefix_tree import PackedRow, lay_out, without_sharing
+from rewardlab.modeling.tree_attention import ATTENTION_NAME, AttentionPlan, Captured, CapturePlan, ReadoutPlan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_STATE = "_rewardlab_packing"
+
+# What a trunk fails with that is not made for what is asked of it.
+CANNOT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
+
+
+class AttentionSwitch:
+    """Lets a model's attention layers call a function of ours, or the one the model came with."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        configs = {
+            id(module.config): module.config
+            for module in model.modules()
+            if hasattr(getattr(module, "config", None), "_attn_implementation")
+        }
+        self._own = [(config, config._attn_implementation) for config in configs.values()]
+
+    def use(self, name: str | None) -> None:
+        """Name an attention implementation; None for the model's own."""
+        for config, own in self._own:
+            if config._attn_implementation != (name or own):
+                config._attn_implementation = name or own
+
+
+class _Packing:
+    """What a packed forward needs to know of its model; found once.
+
+    Attributes:
+        head: Dotted name of the head.
+        attention: Switches the attention implementation.
+        prunes: How the last layer's read-out rows go on: ``"rows"`` (nothing else does), ``"scattered"`` (at their
+            places in a row of full size, for trunks that reshape it), or ``"no"`` (the layer is not pruned).
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.head = head_name(model)
+        self.attention = AttentionSwitch(model)
+        self.prunes = "no"
+
+
+def enable_packing(model: PreTrainedModel) -> None:
+    """Teach a model's forward the argument ``packing_plan``; doing so twice changes nothing.
+
+    Args:
+        model: A decoder with a score head. Whether packed scores are right is not settled here but by
+            :mod:`rewardlab.modeling.parity`.
+
+    Raises:
+        CheckpointError: The model does not run over a packed row at all.
+    """
+    if hasattr(model, _STATE):
+        return
+    packing = _Packing(model)
+    setattr(model, _STATE, packing)
+    model.forward = types.MethodType(_forward, model)
+    layer = last_layer(model)
+    was_training = model.training
+    model.eval()
+    try:
+        whole, calls = _scores_of_small_row(model)
+        if layer is None or len(calls) != len(set(calls)):
+            return  # a layer that attends twice is not left at its first keys and values
+        setattr(layer, _STATE, packing)
+        layer.forward = types.MethodType(_last_layer_forward, layer)
+        for packing.prunes in ("rows", "scattered", "no"):
+            try:
+                scores, _ = _scores_of_small_row(model)
+            except CANNOT:
+                continue  # this way does not suit what the trunk does after its last layer
+            if scores.shape == whole.shape and torch.allclose(scores, whole, rtol=1e-2, atol=1e-3):
+                return
+    except CANNOT as error:
+        disable_packing(model)
+        raise CheckpointError(
+            f"{type(model).__name__} does not run over a packed row: {error}", hint="use the padded layout"
+        ) from error
+    finally:
+        packing.attention.use(None)
+        model.train(was_training)
+
+
+def disable_packing(model: PreTrainedModel) -> None:
+    """Give a model its own forward back."""
+    if not hasattr(model, _STATE):
+        return
+    getattr(model, _STATE).attention.use(None)
+    delattr(model, _STATE)
+    vars(model).pop("forward", None)
+    layer = last_layer(model)
+    if layer is not None:
+        vars(layer).pop("forward", None)
+        vars(layer).pop(_STATE, None)
+
+
+def last_layer(model: PreTrainedModel) -> nn.Module | None:
+    """The trunk's last layer: the last of the longest list of ``num_hidden_layers`` modules; None if there is none."""
+    number = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    lists = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == number]
+    if not lists:
+        return None
+    return max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters()))[-1]
+
+
+def _scores_of_small_row(model: PreTrainedModel) -> tuple[Tensor, list[int]]:
+    """Scores of two short sequences in one packed row, and which attention layers were called."""
+    row = lay_out(without_sharing([[3, 4, 5], [3, 4]]))
+    plan = AttentionPlan(row, model.device)
+    inputs = {name: tensor.to(model.device) for name, tensor in row_inputs(row).items()}
+    with torch.no_grad():
+        scores = model(**inputs, packing_plan=plan).logits
+    if scores.shape != (2, 1):
+        raise ValueError(f"two sequences gave logits of shape {tuple(scores.shape)}")
+    return scores, plan.layers_seen
+
+
+def row_inputs(row: PackedRow) -> dict[str, Tensor]:
+    """A packed row's tensors, each of shape (1, T), int64."""
+    return {"input_ids": torch.tensor([row.input_ids]), "position_ids": torch.tensor([row.position_ids])}
+
+
+def _forward(
+    self: PreTrainedModel,
+    *args: Any,
+    packing_plan: AttentionPlan | None = None,
+    **kwargs: Any,
+) -> Any:
+    """The model's forward: over a packed row, or transformers' own.
+
+    Args:
+        self: The model.
+        *args: As transformers' own forward.
+        packing_plan: The plan of the packed row in ``input_ids`` and ``position_ids``, each (1, T); the logits are
+            then (sequences, 1), in the plan's order.
+        **kwargs: As transformers' own forward.
+    """
+    packing: _Packing = getattr(self, _STATE)
+    if packing_plan is None:
+        packing.attention.use(None)
+        return type(self).forward(self, *args, **kwargs)
+    # PEFT names every argument, most of them None; the plan stands for the mask.
+    given = {name: value for name, value in kwargs.items() if value is not None and name != "return_dict"}
+    logits = self.get_submodule(packing.head)(_features(self, packing_plan=packing_plan, **given))
+    return SequenceClassifierOutput(logits=logits)
+
+
+def _features(
+    model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor, packing_plan: AttentionPlan, **kwargs: Any
+) -> Tensor:
+    """What the head reads: the hidden states at the row's read-out positions.
+
+    Args:
+        model: A model that packing is enabled for.
+        input_ids: Shape (1, T).
+        position_ids: Shape (1, T).
+        packing_plan: The row's plan.
+        **kwargs: What else the trunk's forward is given.
+
+    Returns:
+        Shape (sequences, hidden), in the plan's order.
+    """
+    getattr(model, _STATE).attention.use(ATTENTION_NAME)
+    # Gradient checkpointing calls the layers again during the backward; the implementation chosen here stays until
+    # the next forward chooses.
+    hidden = model.base_model(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        attention_mask=None,
+        use_cache=False,
+        packing_plan=packing_plan,
+        **kwargs,
+    )[0]
+    pruned = packing_plan.prune and getattr(model, _STATE).prunes == "rows"
+    return hidden[0] if pruned else hidden[0, packing_plan.readout]
+
+
+def _last_layer_forward(
+    self: nn.Module, hidden_states: Tensor, *args: Any, packing_plan: Any = None, **kwargs: Any
+) -> Any:
+    """The last layer at the read-out positions alone; as it was without a plan that prunes."""
+    own = type(self).forward
+    packing: _Packing = getattr(self, _STATE)
+    if packing_plan is None or not packing_plan.prune or packing.prunes == "no":
+        if packing_plan is not None:
+            kwargs["packing_plan"] = packing_plan
+        return own(self, hidden_states, *args, **kwargs)
+    try:
+        with _without_queries(self):
+            own(self, hidden_states, *args, packing_plan=CapturePlan(packing_plan), **kwargs)
+    except Captured as captured:
+        at_readout = ReadoutPlan(packing_plan, captured.key, captured.value)
+    else:
+        raise RuntimeError(f"{type(self).__name__} does not call the attention interface")
+    total, rows = hidden_states.shape[1], packing_plan.readout
+    out = own(
+        self,
+        hidden_states[:, rows],
+        *(_at_rows(value, rows, total) for value in args),
+        packing_plan=at_readout,
+        **{name: _at_rows(value, rows, total) for name, value in kwargs.items()},
+    )
+    if packing.prunes == "rows":
+        return out
+    first = out[0] if isinstance(out, tuple) else out
+    full = torch.zeros_like(hidden_states, dtype=first.dtype).index_copy(1, rows, first)
+    return (full, *out[1:]) if isinstance(out, tuple) else full
+
+
+def _at_rows(value: Any, rows: Tensor, total: int) -> Any:
+    """Whatever is given per token, at some tokens only: tensors of shape (1, T, ...), also inside containers."""
+    if isinstance(value, Tensor):
+        return value[:, rows] if value.ndim >= 2 and value.shape[:2] == (1, total) else value
+    if isinstance(value, tuple | list):
+        return type(value)(_at_rows(item, rows, total) for item in value)
+    if isinstance(value, dict):
+        return {name: _at_rows(item, rows, total) for name, item in value.items()}
+    return value
+
+
+@contextmanager
+def _without_queries(layer: nn.Module) -> Iterator[None]:
+    """Skip the query projection, whose result is not wanted, where a layer has one of its own."""
+    projection = getattr(getattr(layer, "self_attn", None), "q_proj", None)
+    size = getattr(projection, "out_features", None)
+    if not isinstance(projection, nn.Module) or size is None or "forward" in vars(projection):
+        yield
+        return
+    projection.forward = lambda x, *args, **kwargs: x.new_zeros(()).expand(*x.shape[:-1], size)
+    try:
+        yield
+    finally:
+        del projection.forward

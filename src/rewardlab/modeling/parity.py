@@ -1,0 +1,285 @@
+"""Which layout a model can have: rules first, then a comparison with the plain padded forward.
+
+Rules know what cannot be exact by construction. What they do not know the comparison finds: some sequences go through
+the plain padded forward and through the layout in question, and their scores, and for training the norm of the gradient,
+must agree. A layout that is refused falls back to the next (tree -> packed -> padded; encoders: pruned -> padded),
+and the reason is kept and said: the run is slower, never wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rewardlab.errors import CheckpointError, ConfigError
+from rewardlab.modeling.encoder_pruning import disable_encoder_pruning
+from rewardlab.modeling.engine import Engine, Forward, Layout
+from rewardlab.modeling.head import reads_last_token
+from rewardlab.modeling.packed_forward import CANNOT, disable_packing, last_layer
+from rewardlab.modeling.prefix_tree import Ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ENGINES = ("auto", "tree", "packed", "padded")
+
+# float32 rounding, relative to the largest score (at least 1) and to the gradient's norm. A wrong mask or position moves
+# scores by orders of magnitude more.
+SCORE_TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = 1e-3
+# Nothing is known of a model in bfloat16 or float16 but that it keeps 8 bits or more.
+LOW_PRECISION_TOLERANCE = 0.02
+
+_EXACT_LAYERS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutChoice:
+    """The layout a model gets, and why.
+
+    Attributes:
+        layout: The layout.
+        refused: Better layouts that it cannot have: (layout, reason).
+        score_difference: Largest difference between a score in this layout and in the plain padded forward; None for
+            the padded layout, which is that forward.
+        gradient_difference: Relative difference of the gradient's norm; None where it was not compared.
+    """
+
+    layout: Layout
+    refused: tuple[tuple[str, str], ...] = ()
+    score_difference: float | None = None
+    gradient_difference: float | None = None
+
+    def log(self, to: logging.Logger) -> None:
+        """Say it: as a warning where a decoder has lost speed."""
+        lost = any(layout != "pruned" for layout, _ in self.refused)
+        to.log(logging.WARNING if lost else logging.INFO, "engine: %s", self)
+
+    def __str__(self) -> str:
+        """One sentence."""
+        text = f"layout {self.layout}"
+        if self.score_difference is not None:
+            text += f", scores within {self.score_difference:.1e} of the padded forward"
+        if self.gradient_difference is not None:
+            text += f", gradient norm within {self.gradient_difference:.1e}"
+        return text + "".join(f"; not {layout}: {reason}" for layout, reason in self.refused)
+
+
+def choose_layout(
+    model: PreTrainedModel,
+    groups: Sequence[Sequence[Ids]],
+    *,
+    engine: str = "auto",
+    longest: int,
+    with_gradients: bool = False,
+    autocast: torch.dtype | None = None,
+) -> LayoutChoice:
+    """The best layout that gives a model's own scores.
+
+    Args:
+        model: The model, on its device. With gradients, its ``.grad`` fields are cleared.
+        groups: Sequences to compare on, by group; a few groups of several completions are enough.
+        engine: ``"auto"`` or the best layout to consider, ``"tree"``, ``"packed"`` or ``"padded"``.
+        longest: Longest sequence the model will be given.
+        with_gradients: Compare gradients too, as training needs.
+        autocast: The precision of the run's forward where it is not the weights'. The padded reference is computed in
+            the weights' precision, and the layout may differ as much as the padded forward itself does under autocast.
+
+    Raises:
+        ConfigError: ``engine`` is none of these.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"unknown engine {engine!r}", hint=f"one of {', '.join(ENGINES)}")
+    if engine == "padded":
+        return LayoutChoice("padded")
+    candidates: list[Layout] = ["pruned"]
+    if reads_last_token(model):
+        candidates = ["packed"] if engine == "packed" else ["tree", "packed"]
+    refused: list[tuple[str, str]] = []
+    reference: _Measured | None = None
+    allowed = _Tolerance()
+    for layout in candidates:
+        reason = rule_against(model, layout, longest, training=with_gradients)
+        if reason is None:
+            if reference is None:
+                reference = _measure(Engine(model, "padded"), groups, with_gradients)
+                allowed = _tolerance(model, reference, groups, with_gradients, autocast)
+            try:
+                found = _measure(Engine(model, layout), groups, with_gradients, autocast)
+            except (CheckpointError, *CANNOT) as error:
+                reason = str(getattr(error, "message", error)).split("\n")[0]
+            else:
+                scores, gradient = found.difference(reference)
+                reason = found.refusal(model, longest) or allowed.refusal(scores, gradient)
+                if reason is None:
+                    return LayoutChoice(layout, tuple(refused), scores, gradient)
+        refused.append((layout, reason))
+    disable_packing(model)
+    disable_encoder_pruning(model)
+    return LayoutChoice("padded", tuple(refused))
+
+
+def rule_against(model: PreTrainedModel, layout: Layout, longest: int, *, training: bool = False) -> str | None:
+    """Why a layout cannot be exact for a model, before anything is computed; None if nothing is known against it.
+
+    Args:
+        model: The model.
+        layout: The layout.
+        longest: Longest sequence the model will be given.
+        training: Whether dropout matters.
+    """
+    config = model.config.get_text_config()
+    if model.device.type not in ("cpu", "cuda"):
+        return f"there is no packed attention for {model.device.type}"
+    if layout == "pruned":
+        return "its dropout is on; disable_dropout switches it off" if training and drops_out(model) else None
+    if getattr(config, "alibi", False):
+        return "its attention adds a bias by distance (ALiBi)"
+    if not getattr(config, "is_causal", True):
+        return "its attention is not causal, so a prefix sees what follows it"
+    others = sorted(set(getattr(config, "layer_types", None) or ()) - _EXACT_LAYERS)
+    if others:
+        return f"it has layers of kind {', '.join(others)}"
+    chunk = getattr(config, "attention_chunk_size", None)
+    if chunk and longest > chunk:
+        return f"its attention goes by chunks of {chunk} tokens, and sequences have up to {longest}"
+    if training and drops_out(model):
+        return "its dropout is on; disable_dropout switches it off"
+    if training and layout == "tree" and any(m.p for name, m in _dropouts(model) if "lora_dropout" in name):
+        return "with adapter dropout the completions of a prompt would share its mask"
+    return None
+
+
+def _dropouts(model: nn.Module) -> list[tuple[str, nn.Dropout]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
+
+
+def drops_out(model: nn.Module) -> bool:
+    """Whether the model's own dropout is on; attention layers hold theirs as a plain number."""
+    return any(m.p for name, m in _dropouts(model) if "lora_dropout" not in name) or any(
+        isinstance(value, float) and value and "dropout" in field
+        for module in model.modules()
+        for field, value in vars(module).items()
+    )
+
+
+# -- measuring -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What one way of computing gave."""
+
+    scores: Tensor
+    gradient_norm: float | None
+    forwards: tuple[Forward, ...]
+    layers_seen: frozenset[int] = frozenset()
+    windows_seen: frozenset[int | None] = frozenset()
+
+    def difference(self, reference: _Measured) -> tuple[float, float | None]:
+        """Largest score difference, and relative difference of the gradient norms; inf where one is not a number."""
+        scores = float((self.scores - reference.scores).abs().max())
+        gradient = None
+        if self.gradient_norm is not None and reference.gradient_norm is not None:
+            gradient = abs(self.gradient_norm - reference.gradient_norm) / max(reference.gradient_norm, 1e-12)
+        return (
+            scores if math.isfinite(scores) else math.inf,
+            gradient if gradient is None or math.isfinite(gradient) else math.inf,
+        )
+
+    def refusal(self, model: PreTrainedModel, longest: int) -> str | None:
+        """What the run over packed rows showed about the model's layers."""
+        if not any(forward.row for forward in self.forwards):
+            return None
+        layer = last_layer(model)
+        config = model.config.get_text_config()
+        if layer is not None and len(self.layers_seen) < config.num_hidden_layers:
+            return (
+                f"only {len(self.layers_seen)} of its {config.num_hidden_layers} layers go through transformers' "
+                "attention interface"
+            )
+        window = getattr(config, "sliding_window", None)
+        if window and longest > window and window not in self.windows_seen:
+            return f"its layers do not say that they see {window} tokens only, and sequences have up to {longest}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tolerance:
+    """How far a layout may be from the reference."""
+
+    scores: float = 0.0
+    gradient: float = 0.0
+
+    def refusal(self, scores: float, gradient: float | None) -> str | None:
+        """What differs too much, in words."""
+        if scores > self.scores:
+            return f"its scores differ from the padded forward's by {scores:.1e} (allowed {self.scores:.1e})"
+        if gradient is not None and gradient > self.gradient:
+            return f"its gradient norm differs by {gradient:.1e} of the padded forward's (allowed {self.gradient:.1e})"
+        return None
+
+
+def _tolerance(
+    model: PreTrainedModel,
+    reference: _Measured,
+    groups: Sequence[Sequence[Ids]],
+    with_gradients: bool,
+    autocast: torch.dtype | None,
+) -> _Tolerance:
+    largest = max(1.0, float(reference.scores.abs().max()))
+    if model.dtype not in (torch.float32, torch.float64):
+        return _Tolerance(LOW_PRECISION_TOLERANCE * largest, 5 * LOW_PRECISION_TOLERANCE)
+    scores, gradient = SCORE_TOLERANCE * largest, GRADIENT_TOLERANCE
+    if autocast is not None:
+        noise = _measure(Engine(model, "padded"), groups, with_gradients, autocast).difference(reference)
+        scores, gradient = max(scores, 3 * noise[0]), max(gradient, 3 * (noise[1] or 0.0))
+    return _Tolerance(scores, gradient)
+
+
+def _measure(
+    engine: Engine, groups: Sequence[Sequence[Ids]], with_gradients: bool, autocast: torch.dtype | None = None
+) -> _Measured:
+    """Scores of all completions, and the norm of the gradient of a fixed mixture of them."""
+    model = engine.model
+    was_training = model.training
+    model.eval()  # adapter dropout would differ from one run to the next
+    count = sum(len(group) for group in groups)
+    scores = torch.zeros(count)
+    # Weights of both signs, as differences of completions have.
+    weights = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    forwards, layers, windows = [], set(), set()
+    starts = [sum(len(group) for group in groups[:i]) for i in range(len(groups))]
+    context: Any = nullcontext() if autocast is None else torch.autocast(model.device.type, autocast)
+    trainable = [p for p in model.parameters() if p.requires_grad] if with_gradients else []
+    try:
+        for part in engine.planner.parts(groups):
+            numbers = [starts[g] + k for g in part.groups for k in range(len(groups[g]))]
+            for forward in part.forwards:
+                with torch.set_grad_enabled(with_gradients), context:
+                    inputs = engine.arguments(forward)
+                    values = model(**inputs).logits.squeeze(-1).float()
+                own = [numbers[i] for i in forward.indices]
+                scores[own] = values.detach().cpu()
+                if with_gradients:
+                    torch.sum(values * weights[own].to(values.device)).backward()
+                forwards.append(forward)
+                if forward.row is not None:
+                    layers.update(inputs["packing_plan"].layers_seen)
+                    windows.update(inputs["packing_plan"].windows_seen)
+        norm = None
+        if with_gradients:
+            grads = [p.grad for p in trainable if p.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(grads))
+    finally:
+        for parameter in trainable:
+            parameter.grad = None
+        model.train(was_training)
+    return _Measured(scores, norm, tuple(forwards), frozenset(layers), frozenset(windows))

@@ -1,0 +1,300 @@
+"""Sequences that share a prefix -> packed rows in which the prefix stands once: the plan, without any model.
+
+Completions of one prompt repeat its tokens. A :class:`Tree` is a prefix and what follows it, and trees are laid out one
+after another in a single row without padding::
+
+    [prefix A | completion A0 | completion A1 | completion A2 | prefix B | completion B0 | ...]
+
+Position ids start again with each completion where the prefix left off, and each completion attends to itself and to
+its prefix alone, so that every token has the hidden states it would have in a sequence of its own, and each is computed
+once. The score of a completion is read at its last token.
+
+:func:`share_prefixes` finds the trees in sequences that nobody has grouped, :func:`split_tree` cuts one that is over the
+token budget (its prefix is then computed once per part), :func:`fill_rows` divides trees among rows,
+:func:`lay_out` writes a row down. How attention walks over a row is :mod:`rewardlab.modeling.tree_attention`'s.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rewardlab.data.encoding import common_prefix_length
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Sequences with a common prefix.
+
+    Attributes:
+        sequences: K >= 1 whole sequences, prefix included.
+        indices: The caller's number of each sequence.
+        prefix_length: How many leading ids are shared, and computed once; at most the shortest length - 1, so that
+            each sequence keeps a token of its own.
+    """
+
+    sequences: tuple[Ids, ...]
+    indices: tuple[int, ...]
+    prefix_length: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens computed: the prefix once, then each sequence's own."""
+        return self.prefix_length + sum(len(sequence) - self.prefix_length for sequence in self.sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a packed row whose tokens attend to one another, and to the prefix they continue.
+
+    The first segment of a tree holds the prefix and its first completion, so its own prefix range is empty.
+
+    Attributes:
+        start: First token.
+        stop: One past the last.
+        prefix_start: First token of the prefix.
+        prefix_stop: One past its last; equal to ``prefix_start`` where there is none.
+    """
+
+    start: int
+    stop: int
+    prefix_start: int
+    prefix_stop: int
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens of the prefix."""
+        return self.prefix_stop - self.prefix_start
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRow:
+    """One row of packed trees.
+
+    Attributes:
+        input_ids: Ids, T of them.
+        position_ids: Position of each token in its own sequence, counted from 0.
+        segments: What attends to what, in row order, covering the row; one for each sequence.
+        readout: Where each segment's score is read.
+        indices: The caller's number of each segment's sequence.
+    """
+
+    input_ids: list[int]
+    position_ids: list[int]
+    segments: tuple[Segment, ...]
+    readout: tuple[int, ...]
+    indices: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return len(self.input_ids)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence, its prefix included."""
+        return 1 + max(self.position_ids)
+
+
+def tree_of(sequences: Sequence[Ids], indices: Sequence[int] | None = None) -> Tree:
+    """The tree of some sequences, sharing all they have in common.
+
+    Args:
+        sequences: One or more non-empty id sequences.
+        indices: The caller's number of each; by default 0, 1, ...
+    """
+    chosen = tuple(range(len(sequences))) if indices is None else tuple(indices)
+    return Tree(tuple(sequences), chosen, common_prefix_length(sequences))
+
+
+def without_sharing(sequences: Sequence[Ids], indices: Sequence[int] | None = None) -> list[Tree]:
+    """Each sequence as a tree of its own: packed, but nothing shared."""
+    numbers = range(len(sequences)) if indices is None else indices
+    return [Tree((sequence,), (index,), 0) for sequence, index in zip(sequences, numbers, strict=True)]
+
+
+def share_prefixes(sequences: Sequence[Ids]) -> list[Tree]:
+    """Find the trees in a flat list of sequences.
+
+    Sorted, sequences that share most stand side by side. A stretch of that order is one tree if that saves more tokens
+    than the best trees of its two parts, cut where neighbours share least. Unlike a greedy pass this cannot lose a
+    prompt's tree to the few template tokens that all prompts share.
+
+    Args:
+        sequences: Non-empty id sequences, in any order, equal ones allowed.
+
+    Returns:
+        Trees that hold each sequence once; equal for any order of the sequences, but for their ``indices``.
+    """
+    order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
+    shared = [_shared(sequences[a], sequences[b]) for a, b in zip(order, order[1:], strict=False)]
+    # Stretches of the order, joined from the most to the least shared border; [start, stop] -> what it is worth.
+    worth = [0] * len(order)  # tokens saved by the stretch starting here, as its parts stand
+    stop_of = list(range(1, len(order) + 1))
+    start_of = list(range(len(order)))  # by last element
+    shortest = [len(sequences[i]) for i in order]  # by first element
+    parts: list[list[tuple[int, int]]] = [[(i, i + 1)] for i in range(len(order))]
+    for border in sorted(range(len(shared)), key=lambda b: (-shared[b], b)):
+        if shared[border] == 0:
+            break
+        left, right = start_of[border], border + 1
+        stop = stop_of[right]
+        shortest[left] = min(shortest[left], shortest[right])
+        as_one = min(shared[border], shortest[left] - 1) * (stop - left - 1)
+        if as_one > worth[left] + worth[right]:
+            worth[left], parts[left] = as_one, [(left, stop)]
+        else:
+            worth[left] += worth[right]
+            # The longer list takes in the shorter, so that many joins stay cheap; a tree's place does not matter.
+            kept, added = sorted((parts[left], parts[right]), key=len, reverse=True)
+            kept.extend(added)
+            parts[left] = kept
+        stop_of[left], start_of[stop - 1] = stop, left
+    trees = []
+    position = 0
+    while position < len(order):
+        for start, stop in sorted(parts[position]):
+            members = order[start:stop]
+            trees.append(tree_of([sequences[i] for i in members], members))
+        position = stop_of[position]
+    return trees
+
+
+def _shared(first: Ids, second: Ids) -> int:
+    """How many leading ids two sequences share, by bisection over slices: they compare at C speed."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def split_tree(tree: Tree, budget: int) -> list[Tree]:
+    """Cut a tree into parts of at most ``budget`` tokens, each with the prefix; one completion at least per part.
+
+    A part that is still over the budget is a single sequence, which cannot be cut.
+    """
+    if tree.num_tokens <= budget or len(tree.sequences) == 1:
+        return [tree]
+    parts: list[list[int]] = []
+    left = 0
+    for member, sequence in enumerate(tree.sequences):
+        own = len(sequence) - tree.prefix_length
+        if not parts or own > left:
+            parts.append([])
+            left = budget - tree.prefix_length
+        parts[-1].append(member)
+        left -= own
+    return [
+        Tree(tuple(tree.sequences[m] for m in part), tuple(tree.indices[m] for m in part), tree.prefix_length)
+        for part in parts
+    ]
+
+
+def fill_rows(sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Divide things of known size among as few rows as the budget allows, of about equal size, the fullest first.
+
+    Equal rows keep matrices large; the fullest comes first so that what does not fit in memory is met at once.
+
+    Args:
+        sizes: Tokens of each thing; one over the budget gets a row of its own.
+        budget: Most tokens in a row.
+
+    Returns:
+        For each row, the numbers of what it holds.
+    """
+    num_rows = max(1, -(-sum(sizes) // budget))
+    rows: list[list[int]] = [[] for _ in range(num_rows)]
+    loads = [(0, row) for row in range(num_rows)]  # a heap: the emptiest row first
+    for thing in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        load, row = loads[0]
+        if load and load + sizes[thing] > budget:  # it does not fit the emptiest, so it fits none
+            heapq.heappush(loads, (sizes[thing], len(rows)))
+            rows.append([thing])
+        else:
+            heapq.heapreplace(loads, (load + sizes[thing], row))
+            rows[row].append(thing)
+    return [rows[row] for load, row in sorted(loads, key=lambda item: (-item[0], item[1])) if load]
+
+
+def lay_out(trees: Sequence[Tree]) -> PackedRow:
+    """Write trees into one row.
+
+    Of each tree the longest completion follows the prefix directly: those tokens need no second look at the prefix.
+
+    Args:
+        trees: The trees of the row.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    segments: list[Segment] = []
+    indices: list[int] = []
+    for tree in trees:
+        prefix_start, cut = len(ids), tree.prefix_length
+        order = sorted(range(len(tree.sequences)), key=lambda member: -len(tree.sequences[member]))
+        for place, member in enumerate(order):
+            sequence = tree.sequences[member]
+            skipped = cut if place else 0
+            start = len(ids)
+            ids.extend(sequence[skipped:])
+            positions.extend(range(skipped, len(sequence)))
+            segments.append(Segment(start, len(ids), prefix_start, prefix_start + skipped))
+            indices.append(tree.indices[member])
+    readout = tuple(segment.stop - 1 for segment in segments)
+    return PackedRow(ids, positions, tuple(segments), readout, tuple(indices))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """What some forwards compute, and what other layouts would.
+
+    Attributes:
+        computed: Tokens in the packed rows; a prefix that is split counts each time.
+        unique: Tokens if every prefix were computed exactly once.
+        unpacked: Tokens of all sequences, prefixes repeated.
+        padded: Tokens of one padded batch per step, as other trainers compute it.
+    """
+
+    computed: int
+    unique: int
+    unpacked: int
+    padded: int
+
+    def __add__(self, other: TokenCount) -> TokenCount:
+        """The count of both."""
+        return TokenCount(
+            self.computed + other.computed,
+            self.unique + other.unique,
+            self.unpacked + other.unpacked,
+            self.padded + other.padded,
+        )
+
+    def __str__(self) -> str:
+        """As the training log says it."""
+        return (
+            f"{self.computed:,} tokens to compute, {self.unpacked / self.computed:.2f} times fewer than one by one and "
+            f"{self.padded / self.computed:.2f} times fewer than padded to the batch"
+        )
+
+
+def count_tokens(groups: Sequence[Sequence[Ids]], budget: int) -> TokenCount:
+    """Dry run: what one step over some groups computes.
+
+    Args:
+        groups: Sequences of each group of the step.
+        budget: Most tokens in a row.
+    """
+    trees = [tree_of(sequences) for sequences in groups]
+    lengths = [len(sequence) for sequences in groups for sequence in sequences]
+    return TokenCount(
+        computed=sum(part.num_tokens for tree in trees for part in split_tree(tree, budget)),
+        unique=sum(tree.num_tokens for tree in trees),
+        unpacked=sum(lengths),
+        padded=len(lengths) * max(lengths, default=0),
+    )
