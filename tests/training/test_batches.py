@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from pathlib import Path
+
 import pytest
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from rewardlab.data.encoding import Encoder

@@ -2,9 +2,9 @@
 
 An encoder's prefix sees its completion, so nothing can be shared between sequences. But most encoders are read at their
 first token (``[CLS]``), so that the last layer's queries, output projection and MLP are wanted there only. The layer
-runs twice, as in :mod:`rewardlab.modeling.packed_forward`: once as far as its keys and values, once for the first token. What
-comes after it then sees sequences of one token. Models that pool over all tokens give other scores that way; they are
-found out when pruning is enabled, and refused.
+runs twice, as in :mod:`rewardlab.modeling.packed_forward`: once as far as its keys and values, once for the first
+token. What comes after it then sees sequences of one token. Models that pool over all tokens give other scores that
+way; they are found out when pruning is enabled, and refused.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ argument of its own forward. Its class and weights stay as they are; called with
 model as before. Since all goes through the model's one forward, wrappers (DDP, PEFT, autocast) keep working.
 
 **Last-layer pruning.** A score is read at one token per sequence, and after the last layer's attention nothing flows
-between tokens. So the last layer runs twice: once only as far as the keys and values of all tokens, which leave it through
-:class:`~rewardlab.modeling.tree_attention.Captured`; then whole, but for the read-out rows alone, attending to those keys and
-values. That is exact, and knows no model's code beyond "the last layer has one attention".
+between tokens. So the last layer runs twice: once only as far as the keys and values of all tokens, which leave it
+through :class:`~rewardlab.modeling.tree_attention.Captured`; then whole, but for the read-out rows alone, attending to
+those keys and values. That is exact, and knows no model's code beyond "the last layer has one attention".
 """
 
 from __future__ import annotations
@@ -39,11 +39,8 @@ class AttentionSwitch:
     """Lets a model's attention layers call a function of ours, or the one the model came with."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        configs = {
-            id(module.config): module.config
-            for module in model.modules()
-            if hasattr(getattr(module, "config", None), "_attn_implementation")
-        }
+        found = (getattr(module, "config", None) for module in model.modules())
+        configs: dict[int, Any] = {id(c): c for c in found if hasattr(c, "_attn_implementation")}
         self._own = [(config, config._attn_implementation) for config in configs.values()]
 
     def use(self, name: str | None) -> None:

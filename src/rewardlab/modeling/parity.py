@@ -1,8 +1,8 @@
 """Which layout a model can have: rules first, then a comparison with the plain padded forward.
 
 Rules know what cannot be exact by construction. What they do not know the comparison finds: some sequences go through
-the plain padded forward and through the layout in question, and their scores, and for training the norm of the gradient,
-must agree. A layout that is refused falls back to the next (tree -> packed -> padded; encoders: pruned -> padded),
+the plain padded forward and through the layout in question, and their scores, and for training the norm of the
+gradient, must agree. A layout that is refused falls back to the next (tree -> packed -> padded; encoders: pruned -> padded),
 and the reason is kept and said: the run is slower, never wrong.
 """
 
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "tree", "packed", "padded")
 
-# float32 rounding, relative to the largest score (at least 1) and to the gradient's norm. A wrong mask or position moves
-# scores by orders of magnitude more.
+# float32 rounding, relative to the largest score (at least 1) and to the gradient's norm. A wrong mask or position
+# moves scores by orders of magnitude more.
 SCORE_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 # Nothing is known of a model in bfloat16 or float16 but that it keeps 8 bits or more.
 LOW_PRECISION_TOLERANCE = 0.02
+
+_BUSHY_PREFIX, _BUSHY_COMPLETIONS = 48, 12
 
 _EXACT_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -99,6 +101,7 @@ def choose_layout(
         raise ConfigError(f"unknown engine {engine!r}", hint=f"one of {', '.join(ENGINES)}")
     if engine == "padded":
         return LayoutChoice("padded")
+    groups = [*groups, _bushy_group(groups)]
     candidates: list[Layout] = ["pruned"]
     if reads_last_token(model):
         candidates = ["packed"] if engine == "packed" else ["tree", "packed"]
@@ -124,6 +127,13 @@ def choose_layout(
     disable_packing(model)
     disable_encoder_pruning(model)
     return LayoutChoice("padded", tuple(refused))
+
+
+def _bushy_group(groups: Sequence[Sequence[Ids]]) -> list[Ids]:
+    """Many one-token completions of one prompt: CUDA computes these with another kernel than few long ones."""
+    ids = [i for group in groups for sequence in group for i in sequence]
+    prefix = list(groups[0][0])[:_BUSHY_PREFIX]
+    return [[*prefix, i] for i in sorted(set(ids))[:_BUSHY_COMPLETIONS]]
 
 
 def rule_against(model: PreTrainedModel, layout: Layout, longest: int, *, training: bool = False) -> str | None:

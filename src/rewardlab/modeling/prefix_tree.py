@@ -9,8 +9,8 @@ Position ids start again with each completion where the prefix left off, and eac
 its prefix alone, so that every token has the hidden states it would have in a sequence of its own, and each is computed
 once. The score of a completion is read at its last token.
 
-:func:`share_prefixes` finds the trees in sequences that nobody has grouped, :func:`split_tree` cuts one that is over the
-token budget (its prefix is then computed once per part), :func:`fill_rows` divides trees among rows,
+:func:`share_prefixes` finds the trees in sequences that nobody has grouped, :func:`split_tree` cuts one that is over
+the token budget (its prefix is then computed once per part), :func:`fill_rows` divides trees among rows,
 :func:`lay_out` writes a row down. How attention walks over a row is :mod:`rewardlab.modeling.tree_attention`'s.
 """
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rewardlab.data.encoding import common_prefix_length
 
@@ -130,7 +131,7 @@ def share_prefixes(sequences: Sequence[Ids]) -> list[Tree]:
         Trees that hold each sequence once; equal for any order of the sequences, but for their ``indices``.
     """
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
-    shared = [_shared(sequences[a], sequences[b]) for a, b in zip(order, order[1:], strict=False)]
+    shared = [_shared(sequences[a], sequences[b]) for a, b in pairwise(order)]
     # Stretches of the order, joined from the most to the least shared border; [start, stop] -> what it is worth.
     worth = [0] * len(order)  # tokens saved by the stretch starting here, as its parts stand
     stop_of = list(range(1, len(order) + 1))

@@ -181,7 +181,7 @@ def _prefix_blocks(segment: Segment, window: int) -> Iterator[Block]:
 # -- what transformers calls -----------------------------------------------------------------------------------------
 
 
-class Captured(Exception):  # noqa: N818  # no error: it carries keys and values out of a layer
+class Captured(Exception):  # no error: it carries keys and values out of a layer
     """Raised out of a layer whose keys and values are all that is wanted of it."""
 
     def __init__(self, key: Tensor, value: Tensor) -> None:
@@ -263,6 +263,11 @@ def tree_attention(
     at_readout = isinstance(packing_plan, ReadoutPlan)
     if isinstance(packing_plan, ReadoutPlan):
         key, value = packing_plan.key, packing_plan.value
+    if torch.is_autocast_enabled(query.device.type):
+        # Layers that normalise queries and keys hand them on in float32 beside bfloat16 values; torch's own attention
+        # takes all three to the autocast dtype.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     size = value.shape[-1]
     if size != query.shape[-1]:  # latent attention: the kernels want one head size

@@ -68,9 +68,6 @@ def attend(
 ) -> Tensor:
     """Attention over a packed row.
 
-    Under autocast all three tensors are taken to its dtype first, as torch's own attention does: a layer that
-    normalises queries and keys hands them on in float32, and the values in bfloat16.
-
     Args:
         query: Shape (1, heads, queries, head size); of all T tokens, or of the read-out positions alone.
         key: Shape (1, key heads, T, head size); heads is a multiple of key heads, which are never copied per head.
@@ -88,9 +85,6 @@ def attend(
         RuntimeError: No kernel of the installed torch does this on this device.
     """
     device = query.device
-    if torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if window is not None and window >= plan.row.longest:
         window = None
     copies = _remembered(plan, ("copies", window), lambda: num_gathered(plan.row.segments, window))

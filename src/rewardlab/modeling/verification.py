@@ -9,8 +9,9 @@ few.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,7 @@ def verify_checkpoint(
         return [s for start in range(0, len(ids), size) for s in score_sequences(model, ids[start : start + size])]
 
     checks = [_check_template(loaded), _check_ids(loaded, probes)] if contract else []
-    ways = {
+    ways: dict[str, Callable[[], list[float]]] = {
         "alone": lambda: in_batches_of(1),
         "padded on the right": lambda: padded("right"),
         "padded on the left": lambda: padded("left"),
@@ -193,7 +194,7 @@ def verify_checkpoint(
     choice = layout_for_scoring(loaded, encoder)
     layouts: dict[str, tuple[Layout, ...]] = {"tree": ("packed", "tree"), "packed": ("packed",), "pruned": ("pruned",)}
     for layout in layouts.get(choice.layout, ()):
-        ways[_WAYS[layout]] = lambda layout=layout: score_sequences(model, ids, layout=layout)
+        ways[_WAYS[layout]] = partial(score_sequences, model, ids, layout=layout)
     notes += [f"not scored in the layout {layout}: {reason}" for layout, reason in choice.refused]
     if not reads_last_token(model):
         del ways["padded on the left"]

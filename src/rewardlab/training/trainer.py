@@ -32,8 +32,8 @@ from rewardlab.modeling.engine import Engine, Forward, Planner
 from rewardlab.modeling.head import head_name, reads_last_token, use_float32_head
 from rewardlab.modeling.loading import position_limit
 from rewardlab.modeling.parity import LayoutChoice, choose_layout, drops_out
-from rewardlab.modeling.preparing import inner_model, set_dropout_to_zero
 from rewardlab.modeling.prefix_tree import TokenCount, count_tokens
+from rewardlab.modeling.preparing import inner_model, set_dropout_to_zero
 from rewardlab.objectives import OBJECTIVES, BradleyTerry, GroupedPairs, PairTargets
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import (
@@ -194,8 +194,9 @@ class RewardTrainer(Trainer):
             self._count(inputs)
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        if callable(getattr(self.optimizer, "train", None)):  # optimisers without a schedule
-            self.optimizer.train()
+        to_train = getattr(self.optimizer, "train", None)  # optimisers without a schedule have one
+        if callable(to_train):
+            to_train()
         self._count(inputs)
         scale = self._scale(inputs, num_items_in_batch)
         loss = torch.zeros((), device=self.args.device)
@@ -343,9 +344,9 @@ class RewardTrainer(Trainer):
 
     def _only_head_is_trained(self) -> bool:
         """Whether all below the head stands still, so that what the head reads can be computed once."""
-        model = inner_model(self.model)
+        model = inner_model(self.accelerator.unwrap_model(self.model))
         head = head_name(model)
-        trained = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if not trained or any(not name.startswith(f"{head}.") for name in trained):
             return False
         if self.accelerator.num_processes > 1 or drops_out(model):
