@@ -104,11 +104,11 @@ def test_several_files_are_one_set(pairs, tmp_path):
 
 def test_how_to_load_the_model_is_passed_on(pairs, scorer):
     run("some/model", "--data", pairs, "--device", "cpu", "--dtype", "float32", "--trust-remote-code")
-    run("some/model", "--data", pairs, "--no-verify")
-    assert scorer.loaded == [
-        ("some/model", {"device": "cpu", "dtype": "float32", "trust_remote_code": True, "verify": True}),
-        ("some/model", {"device": None, "dtype": None, "trust_remote_code": False, "verify": False}),
-    ]
+    run("some/model", "--data", pairs, "--no-verify", "--engine", "packed")
+    given = {"device": "cpu", "dtype": "float32", "engine": "auto", "trust_remote_code": True, "verify": True}
+    assert scorer.loaded[0] == ("some/model", given)
+    given = {"device": None, "dtype": None, "engine": "packed", "trust_remote_code": False, "verify": False}
+    assert scorer.loaded[1:] == [("some/model", given)]
 
 
 @pytest.fixture

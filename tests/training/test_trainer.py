@@ -16,7 +16,7 @@ from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.head import Float32Head
 from rewardlab.modeling.preparing import prepare_for_training
 from rewardlab.training.arguments import RewardArguments
-from rewardlab.training.trainer import RewardTrainer, collapse_warning
+from rewardlab.training.trainer import RewardTrainer
 from rewardlab.types import Pair, PromptGroup
 
 
@@ -186,20 +186,6 @@ def test_collapse_is_told_before_training(
     trainer.train()
     assert "before training: the scores of 8 completions hardly differ" in caplog.text
     assert "padding id is the EOS id" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("scores", "margins", "expected"),
-    [
-        ([1.0, 2.0, 0.0, 1.5], [1.0, -1.5], None),
-        ([1.0, 1.0, 1.0, 1.0], [0.0, 0.0], "the scores of 4"),
-        ([1.0, 0.0, 2.0, 1.0], [1.0, 1.0], "the margins of 4"),
-        ([float("nan"), 0.0], [float("nan")], "not finite"),
-    ],
-)
-def test_collapse_warning(scores: list[float], margins: list[float], expected: str | None) -> None:
-    warning = collapse_warning(torch.tensor(scores), torch.tensor(margins))
-    assert (warning is None) if expected is None else (warning is not None and expected in warning)
 
 
 def test_more_than_one_epoch_is_warned_about(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from rewardlab.cli.options import CheckContract, Device, Dtype, Model, TrustRemoteCode
+from rewardlab.cli.options import CheckContract, Device, Dtype, EngineName, Model, TrustRemoteCode
 
 
 def evaluate(
@@ -29,6 +29,7 @@ def evaluate(
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
+    engine: EngineName = "auto",
     trust_remote_code: TrustRemoteCode = False,
     check_contract: CheckContract = True,
 ) -> None:
@@ -59,7 +60,12 @@ def evaluate(
     from rewardlab.scoring.scorer import Scorer
 
     scorer = Scorer.from_pretrained(
-        model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, verify=check_contract
+        model,
+        device=device,
+        dtype=dtype,
+        engine=engine,
+        trust_remote_code=trust_remote_code,
+        verify=check_contract,
     )
     groups = []
     for group, encoded in zip(reading.groups, scorer.encoder.encode_many(reading.groups), strict=True):

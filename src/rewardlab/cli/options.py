@@ -13,6 +13,10 @@ Device: TypeAlias = Annotated[
 Dtype: TypeAlias = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's.")
 ]
+EngineName: TypeAlias = Annotated[
+    str,
+    typer.Option("--engine", help="auto, tree (each shared prompt computed once), packed (no padding) or padded."),
+]
 TrustRemoteCode: TypeAlias = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rewardlab.cli.options import CheckContract, Device, Dtype, Model, TrustRemoteCode
+from rewardlab.cli.options import CheckContract, Device, Dtype, EngineName, Model, TrustRemoteCode
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,10 @@ def score(
     split: Annotated[str | None, typer.Option(help="The split, of a hub id or a saved dataset.")] = None,
     device: Device = None,
     dtype: Dtype = None,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens, padding included, in one forward.")] = 16384,
+    engine: EngineName = "auto",
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens in one forward; by default what suits the device.")
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Longest sequence in tokens; by default the model's own.")
     ] = None,
@@ -81,6 +84,7 @@ def score(
         dtype=dtype,
         max_length=max_length,
         tokens_per_batch=batch_tokens,
+        engine=engine,
         trust_remote_code=trust_remote_code,
         verify=check_contract,
     )
@@ -88,6 +92,7 @@ def score(
         "device": scorer.loaded.model.device.type,
         "dtype": scorer.loaded.dtype,
         "max_length": scorer.encoder.max_length,
+        "layout": scorer.layout.layout,
         "batch_tokens": batch_tokens,
     }
     with _bar(console) as update:

@@ -35,7 +35,9 @@ def train(
     objective: Annotated[
         str | None, typer.Option(help="bradley_terry (default: each pair counts) or grouped_pairs (each prompt).")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="How sequences are laid out: auto or padded.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="auto, tree (each prompt computed once), packed (no padding) or padded.")
+    ] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters and the head (needs peft).")] = False,
     head_only: Annotated[bool, typer.Option("--head-only", help="Train the head alone.")] = False,
     dtype: Annotated[str | None, typer.Option(help="auto (bfloat16 where it is faster), float32 or bfloat16.")] = None,

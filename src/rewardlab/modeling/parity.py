@@ -2,8 +2,8 @@
 
 Rules know what cannot be exact by construction. What they do not know the comparison finds: some sequences go through
 the plain padded forward and through the layout in question, and their scores, and for training the norm of the
-gradient, must agree. A layout that is refused falls back to the next (tree -> packed -> padded; encoders: pruned -> padded),
-and the reason is kept and said: the run is slower, never wrong.
+gradient, must agree. A layout that is refused falls back to the next (tree -> packed -> padded; encoders: pruned ->
+padded), and the reason is kept and said: the run is slower, never wrong.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ GRADIENT_TOLERANCE = 1e-3
 # Nothing is known of a model in bfloat16 or float16 but that it keeps 8 bits or more.
 LOW_PRECISION_TOLERANCE = 0.02
 
+_TOKENS_COMPARED = 600
 _BUSHY_PREFIX, _BUSHY_COMPLETIONS = 48, 12
 
 _EXACT_LAYERS = {"full_attention", "sliding_attention"}
@@ -87,7 +88,8 @@ def choose_layout(
 
     Args:
         model: The model, on its device. With gradients, its ``.grad`` fields are cleared.
-        groups: Sequences to compare on, by group; a few groups of several completions are enough.
+        groups: Sequences to compare on, by group, the best to compare on first; only as many as a comparison needs
+            are taken.
         engine: ``"auto"`` or the best layout to consider, ``"tree"``, ``"packed"`` or ``"padded"``.
         longest: Longest sequence the model will be given.
         with_gradients: Compare gradients too, as training needs.
@@ -101,7 +103,9 @@ def choose_layout(
         raise ConfigError(f"unknown engine {engine!r}", hint=f"one of {', '.join(ENGINES)}")
     if engine == "padded":
         return LayoutChoice("padded")
-    groups = [*groups, _bushy_group(groups)]
+    groups = _sample(groups)
+    if model.device.type == "cuda":
+        groups.append(_bushy_group(groups))
     candidates: list[Layout] = ["pruned"]
     if reads_last_token(model):
         candidates = ["packed"] if engine == "packed" else ["tree", "packed"]
@@ -127,6 +131,18 @@ def choose_layout(
     disable_packing(model)
     disable_encoder_pruning(model)
     return LayoutChoice("padded", tuple(refused))
+
+
+def _sample(groups: Sequence[Sequence[Ids]]) -> list[list[Ids]]:
+    """The first groups, three completions of each, until there is enough to tell a wrong layout from a right one."""
+    sample: list[list[Ids]] = []
+    tokens = 0
+    for group in groups:
+        if sample and tokens >= _TOKENS_COMPARED:
+            break
+        sample.append(list(group[:3]))
+        tokens += sum(len(sequence) for sequence in sample[-1])
+    return sample
 
 
 def _bushy_group(groups: Sequence[Sequence[Ids]]) -> list[Ids]:

@@ -120,8 +120,9 @@ def layout_for_scoring(loaded: RewardModel, encoder: Encoder, engine: str = "aut
     """
     probes = loaded.contract.probes if loaded.contract else make_probes(loaded.model, encoder)
     ids = [probe.input_ids for probe in probes]
-    # The first two are answers to one question; all share what the template puts in front.
-    return choose_layout(loaded.model, [ids[:2], ids[2:]], engine=engine, longest=encoder.max_length)
+    # The first two are answers to one question.
+    groups = [ids[:2], *([i] for i in ids[2:])]
+    return choose_layout(loaded.model, groups, engine=engine, longest=encoder.max_length)
 
 
 def require_contract_holds(loaded: RewardModel, layout: Layout = "padded") -> None:

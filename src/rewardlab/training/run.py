@@ -21,6 +21,7 @@ from transformers import set_seed
 
 from rewardlab.data.ledger import Ledger
 from rewardlab.data.loading import MAX_BAD_FRACTION
+from rewardlab.data.merging import count_merged
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.head import reads_last_token
 from rewardlab.modeling.loading import position_limit, quiet_transformers
@@ -124,7 +125,7 @@ def train_reward_model(
     preset_name = mode if mode != "full" or reads_last_token(inner_model(prepared.model)) else "encoder"
     for change in prepared.template.changes:
         report(f"chat template: {change}")
-    arguments = _arguments(output_dir, prepared, PRESETS[preset_name], dtype, overrides, has_eval=bool(eval_groups))
+    arguments = _arguments(output_dir, prepared, PRESETS[preset_name], dtype, overrides, train_groups, eval_groups)
     trainer = RewardTrainer(
         prepared.model,
         arguments,
@@ -168,6 +169,7 @@ def train_reward_model(
         "learning_rate": arguments.learning_rate,
         "groups_per_step": groups_per_step(trainer),
         "max_length": arguments.max_length,
+        "max_group_size": arguments.max_group_size,
         "train_sha256": groups_fingerprint(data.groups),
     }
     checkpoint = _start_or_resume(output_dir / TRAINING_FOLDER, manifest, resume=resume, report=report)
@@ -247,22 +249,29 @@ def bfloat16_is_faster() -> bool:
 
 
 def _arguments(
-    output_dir: Path, prepared: PreparedModel, preset: Preset, dtype: str, overrides: dict[str, Any], *, has_eval: bool
+    output_dir: Path,
+    prepared: PreparedModel,
+    preset: Preset,
+    dtype: str,
+    overrides: dict[str, Any],
+    train_groups: Sequence[PromptGroup],
+    eval_groups: Sequence[PromptGroup] | None,
 ) -> RewardArguments:
     """The preset of the mode, with what the user has said on top."""
     if dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"unknown training dtype {dtype!r}", hint="one of auto, float32, bfloat16")
     limit = position_limit(inner_model(prepared.model).config, prepared.tokenizer)
-    # The gradient does not depend on the micro-batch; small ones pad less, large ones keep a GPU busy.
-    per_device = min(8 if torch.cuda.is_available() else 4, preset.batch_size)
+    # A preset's step is counted in rows. Where the rows of a prompt are merged, as many fewer groups hold them.
+    max_group_size = int(overrides.get("max_group_size", RewardArguments.max_group_size))
+    groups = count_merged(train_groups, max_group_size)
     values: dict[str, Any] = {
         "learning_rate": preset.learning_rate,
         "warmup_steps": preset.warmup,
         "max_length": min(preset.max_length, limit or preset.max_length),
-        "per_device_train_batch_size": per_device,
-        "gradient_accumulation_steps": preset.batch_size // per_device,
+        # One micro-batch per step: the token budget splits it into forwards of the right size.
+        "per_device_train_batch_size": max(1, round(preset.batch_size * groups / max(1, len(train_groups)))),
         "bf16": dtype == "bfloat16" or (dtype == "auto" and bfloat16_is_faster()),
-        "eval_strategy": "steps" if has_eval else "no",
+        "eval_strategy": "steps" if eval_groups else "no",
         **overrides,
         "output_dir": str(output_dir / TRAINING_FOLDER),
     }

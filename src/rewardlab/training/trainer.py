@@ -10,13 +10,11 @@ transformers'.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
@@ -26,8 +24,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import SealedTemplate, seal_chat_template
-from rewardlab.errors import ConfigError, DataError, RewardLabError
-from rewardlab.metrics import mean_margin, pairwise_accuracy
+from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.engine import Engine, Forward, Planner
 from rewardlab.modeling.head import head_name, reads_last_token, use_float32_head
 from rewardlab.modeling.loading import position_limit
@@ -48,6 +45,7 @@ from rewardlab.training.batches import (
 )
 from rewardlab.training.finishing import SavedModel, save_trained
 from rewardlab.training.progress import ProgressLine
+from rewardlab.training.run_metrics import collapse_warning, pair_metrics
 from rewardlab.types import PromptGroup
 
 if TYPE_CHECKING:
@@ -55,12 +53,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Below this standard deviation, in score units, scores or margins hardly differ: a fresh head gives around 0.1 to 1.
-COLLAPSED_STD = 1e-3
 _GROUPS_AT_STEP_0 = 32
-_GROUPS_COMPARED = (
-    4  # groups on which the layout is compared with the padded forward, the shortest of several completions
-)
 
 
 class RewardTrainer(Trainer):
@@ -301,11 +294,11 @@ class RewardTrainer(Trainer):
         if self._engine is None:
             model = inner_model(self.accelerator.unwrap_model(self.model))
             cast(nn.Module, model).to(self.args.device)
-            examples = sorted(self.train_data.examples, key=lambda e: (len(e.sequences) < 2, sum(e.lengths)))
+            examples = sorted(self.train_data.examples[:_GROUPS_AT_STEP_0], key=lambda e: sum(e.lengths))
             autocast = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
             self.layout = choose_layout(
                 model,
-                [example.sequences for example in examples[:_GROUPS_COMPARED]],
+                [example.sequences for example in examples],
                 engine=self.args.engine,
                 longest=max(max(example.lengths) for example in self.train_data.examples),
                 with_gradients=True,
@@ -398,7 +391,7 @@ class RewardTrainer(Trainer):
         self._warn_if_collapsed(scores, data.examples, "at this evaluation")
         targets = pair_targets(data.examples)
         loss = float(self.objective(scores.double(), targets)) / self.objective.num_units(targets)
-        metrics = {"loss": loss, **_pair_metrics([(scores, targets)])}
+        metrics = {"loss": loss, **pair_metrics([(scores, targets)])}
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(named)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
@@ -437,7 +430,7 @@ class RewardTrainer(Trainer):
     def _window_metrics(self) -> dict[str, float]:
         window = [(scores.cpu(), targets.to(torch.device("cpu"))) for scores, targets in self._window]
         self._window.clear()
-        return _pair_metrics(gather_object(window) if self.accelerator.num_processes > 1 else window)
+        return pair_metrics(gather_object(window) if self.accelerator.num_processes > 1 else window)
 
     def _warn_if_collapsed(self, scores: Tensor, examples: Sequence[EncodedGroup], when: str) -> None:
         targets = pair_targets(examples)
@@ -465,45 +458,6 @@ def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)
-
-
-def collapse_warning(scores: Tensor, margins: Tensor) -> str | None:
-    """What to say when scores or margins hardly differ; None when they do.
-
-    Args:
-        scores: Scores of some completions, shape (completions,).
-        margins: Chosen minus rejected of their pairs, shape (pairs,).
-    """
-    spread, margin_spread = float(scores.std(correction=0)), float(margins.std(correction=0))
-    if not math.isfinite(spread):
-        return "scores are not finite: the run has diverged; lower the learning rate"
-    if len(margins) < 2 or min(spread, margin_spread) >= COLLAPSED_STD:
-        return None
-    what = "scores" if spread < COLLAPSED_STD else "margins"
-    return (
-        f"the {what} of {len(scores)} completions hardly differ (standard deviation {min(spread, margin_spread):.1e}). "
-        "Usual causes: the padding id is the EOS id, so the score is read at the wrong token; completions are cut away "
-        "by max_length; the labels are balanced to coin flips; center_rewards_coefficient is so large that only 0 pays"
-    )
-
-
-def _pair_metrics(parts: Sequence[tuple[Tensor, PairTargets]]) -> dict[str, float]:
-    """Metrics over all pairs of some batches at once, under TRL's names."""
-    scores = np.concatenate([scores.double().numpy() for scores, _ in parts])
-    if not np.isfinite(scores).all():
-        raise RewardLabError(
-            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are NaN or infinite: the run has diverged",
-            hint="lower the learning rate (--set learning_rate=...), or train in float32",
-        )
-    chosen = np.concatenate([scores[targets.chosen].double().numpy() for scores, targets in parts])
-    rejected = np.concatenate([scores[targets.rejected].double().numpy() for scores, targets in parts])
-    return {
-        "accuracy": pairwise_accuracy(chosen, rejected),
-        "margin": mean_margin(chosen, rejected),
-        "min_reward": float(scores.min()),
-        "mean_reward": float(scores.mean()),
-        "max_reward": float(scores.max()),
-    }
 
 
 def _require_distinct_pad(pad_id: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
