@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.head import Float32Head
-from rewardlab.modeling.preparing import prepare_for_training
+from rewardlab.modeling.preparing import LoraOptions, prepare_for_training
 from rewardlab.training.arguments import RewardArguments
+from rewardlab.training.batches import GroupCollator
 from rewardlab.training.trainer import RewardTrainer
 from rewardlab.types import Pair, PromptGroup
 
@@ -233,3 +235,172 @@ def test_any_model_gets_a_float32_head_and_no_dropout(
 def test_max_length_beyond_the_positions_is_refused(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
     with pytest.raises(ConfigError, match="max_length 9999 is beyond the model's 512 positions"):
         make_trainer(base_model, tmp_path, pairs[:4], max_length=9999)
+
+
+# -- the engine ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["tree", "packed", "padded"])
+@pytest.mark.parametrize("budget", [20, 60, 4096])
+def test_gradient_does_not_depend_on_engine_or_budget(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup], engine: str, budget: int
+) -> None:
+    """Groups of 1 to 9 pairs over 2 to 9 completions; at 20 tokens most groups need several forwards, so two passes.
+
+    The oracle is one padded forward over everything.
+    """
+    groups = list(pairs[:4])
+    for i, k in enumerate((4, 9)):
+        completions = [f"{pairs[i].completions[j % 2]} {'x ' * j}" for j in range(k)]
+        groups.append(PromptGroup(f"question {i}", completions, [Pair(0, j, weight=j) for j in range(1, k)]))
+    options: dict[str, Any] = {"per_device_train_batch_size": len(groups)}
+    expected = gradient_of_first_step(base_model, tmp_path, groups, engine="padded", tokens_per_batch=10**6, **options)
+    found = gradient_of_first_step(
+        base_model, tmp_path, groups, engine=engine, tokens_per_batch=budget, max_group_size=1, **options
+    )
+    assert found.keys() == expected.keys()
+    difference = sum(torch.sum((found[n] - g) ** 2) for n, g in expected.items()) ** 0.5
+    assert difference <= 1e-5 * sum(torch.sum(g**2) for g in expected.values()) ** 0.5
+
+
+def test_two_passes_drop_the_same_adapters_twice(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
+    """With adapter dropout, the second pass must see the scores of the first: else its gradient is of another loss."""
+    prepared = prepare_for_training(base_model, seed=0, mode="lora", lora=LoraOptions(dropout=0.5))
+    with torch.no_grad():
+        for name, parameter in prepared.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.5)
+    arguments = RewardArguments(
+        output_dir=str(tmp_path), max_length=128, use_cpu=True, tokens_per_batch=12, save_strategy="no"
+    )
+    trainer = RewardTrainer(prepared.model, arguments, pairs[:1], processing_class=prepared.tokenizer)
+    seen: list[list[float]] = []
+    run = trainer._run
+
+    def remember(model: Any, forward: Any) -> torch.Tensor:
+        scores = run(model, forward)
+        seen.append(scores.tolist())
+        return scores
+
+    trainer._run = remember  # type: ignore[method-assign]
+    engine = trainer._engine_of_run()
+    assert engine.layout == "packed"  # in a tree the completions would share the prefix's mask
+    (part,) = GroupCollator(engine.planner)(trainer.train_data.examples)["parts"]
+    assert len(part.forwards) == 2
+    trainer.create_optimizer()
+    trainer.training_step(trainer.model, {"parts": [part], "num_tokens": 1})
+    assert seen[:2] == seen[2:]
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL 1.16 uses names that transformers 5.23 has renamed
+def test_an_epoch_ends_where_trl_ends(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
+    """A whole epoch of AdamW steps: the engine's weights against those of TRL 1.16 (padded, float32), step by step.
+
+    The distance is relative to the way TRL's weights went.
+    """
+    from trl import RewardConfig
+    from trl import RewardTrainer as TrlTrainer
+
+    shared: dict[str, Any] = {
+        "learning_rate": 1e-4,
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 1,
+        "lr_scheduler_type": "linear",
+        "seed": 3,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "bf16": False,
+        "max_length": 128,
+        "dataloader_pin_memory": False,
+    }
+    ours = make_trainer(base_model, tmp_path, pairs, center_rewards_coefficient=0.0, max_group_size=1, **shared)
+    start = {n: p.detach().clone() for n, p in ours.model.named_parameters()}
+    columns = {
+        "chosen_ids": [list(e.sequences[0]) for e in ours.train_data.examples],
+        "rejected_ids": [list(e.sequences[1]) for e in ours.train_data.examples],
+    }
+    theirs_model = copy.deepcopy(ours.model)
+    theirs = TrlTrainer(
+        theirs_model,
+        args=RewardConfig(output_dir=str(tmp_path / "trl"), gradient_checkpointing=False, **shared),
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=ours.processing_class,
+    )
+    theirs.train()
+    ours.train()
+    assert str(ours.layout).startswith("layout tree")
+    losses = [[e["loss"] for e in t.state.log_history if "loss" in e] for t in (ours, theirs)]
+    assert len(losses[0]) == 6
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    end = {n: p.detach() for n, p in theirs_model.named_parameters()}
+    apart = sum(float(torch.sum((p.detach() - end[n]) ** 2)) for n, p in ours.model.named_parameters())
+    way = sum(float(torch.sum((end[n] - start[n]) ** 2)) for n in start)
+    assert (apart / way) ** 0.5 < 1e-4
+
+
+def test_rows_of_one_prompt_are_one_group(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three rows of one prompt over three completions: one tree of three, and bradley_terry says what is better."""
+    texts = ("a good answer", "a bad answer", "no answer")
+    rows = [PromptGroup("why?", [texts[i], texts[j]], [Pair()]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    trainer = make_trainer(base_model, tmp_path, [*rows, *pairs[:2]])
+    assert [len(e.sequences) for e in trainer.train_data.examples] == [3, 2, 2]
+    with caplog.at_level("INFO"):
+        trainer.train()
+    assert "--objective grouped_pairs counts each prompt once" in caplog.text
+    assert "tokens to compute" in caplog.text
+    apart = make_trainer(base_model, tmp_path, [*rows, *pairs[:2]], max_group_size=1)
+    assert [len(e.sequences) for e in apart.train_data.examples] == [2] * 5
+
+
+def test_head_only_training_computes_the_trunk_once(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
+    """Two epochs and two evaluations, no trunk forward after the first pass, and the very same head at the end."""
+
+    def train(epochs_of_features: bool) -> tuple[torch.Tensor, int]:
+        prepared = prepare_for_training(base_model, seed=0, mode="head_only")
+        arguments = RewardArguments(
+            output_dir=str(tmp_path), max_length=128, use_cpu=True, save_strategy="no", num_train_epochs=2, seed=0,
+            learning_rate=1e-2, eval_strategy="epoch", disable_tqdm=True, per_device_train_batch_size=8,
+        )  # fmt: skip
+        trainer = RewardTrainer(prepared.model, arguments, pairs[:24], pairs[24:], processing_class=prepared.tokenizer)
+        if not epochs_of_features:
+            trainer._only_head_is_trained = lambda: False  # type: ignore[method-assign]
+        calls = 0
+
+        def count(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+
+        prepared.model.base_model.register_forward_pre_hook(count)
+        trainer.train()
+        return prepared.model.score.weight.detach().clone(), calls
+
+    expected, many = train(False)
+    found, few = train(True)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert few < many / 1.5
+
+
+def test_bfloat16_runs_in_the_engine(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
+    """Under autocast query and key norms give float32 beside bfloat16 values; gradients stay near float32's."""
+    exact = gradient_of_first_step(base_model, tmp_path, pairs[:8])
+    rounded = gradient_of_first_step(base_model, tmp_path, pairs[:8], bf16=True)
+    difference = sum(torch.sum((rounded[n] - g) ** 2) for n, g in exact.items()) ** 0.5
+    assert 1e-5 < difference / sum(torch.sum(g**2) for g in exact.values()) ** 0.5 < 0.05
+
+
+def test_a_run_that_falls_back_says_why(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup], caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared = prepare_for_training(base_model, seed=0)
+    prepared.model.config.alibi = True  # which this model would not look at
+    arguments = RewardArguments(output_dir=str(tmp_path), max_length=128, use_cpu=True, save_strategy="no", max_steps=1)
+    trainer = RewardTrainer(prepared.model, arguments, pairs[:8], processing_class=prepared.tokenizer)
+    trainer.train()
+    assert str(trainer.layout).startswith("layout padded")
+    assert "not tree: its attention adds a bias by distance (ALiBi)" in caplog.text

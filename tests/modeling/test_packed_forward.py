@@ -1,0 +1,279 @@
+"""Packed rows give transformers' own scores, losses and gradients, on every decoder family, with all that wraps a model.
+
+The oracle is transformers' padded forward and autograd, taken before anything of ours touches the model. The gradient is
+that of a pairwise loss over the groups, and compared as a whole: relative L2 distance over all parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import peft
+import pytest
+import torch
+from torch.nn.functional import logsigmoid
+
+from rewardlab.errors import CheckpointError
+from rewardlab.modeling.engine import Engine, Forward
+from rewardlab.modeling.forward import model_inputs, pad
+from rewardlab.modeling.packed_forward import _STATE, disable_packing, enable_packing, last_layer
+from rewardlab.modeling.preparing import set_dropout_to_zero
+from rewardlab.modeling.tree_attention import ATTENTION_NAME, AttentionPlan
+
+FAMILIES = [
+    "arcee", "biogpt", "deepseek_v2", "deepseek_v3", "diffllama", "exaone4", "gemma", "gemma2", "gemma3", "glm", "glm4",
+    "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "helium", "hunyuan_dense", "jetmoe", "llama", "minicpm3", "ministral",
+    "mistral", "mixtral", "olmo", "olmo2", "olmo3", "opt", "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "seed_oss", "smollm3", "starcoder2",
+]  # fmt: skip
+BUDGET = 40  # tokens; the windows of those who have one are 8
+
+
+def _groups() -> list[list[list[int]]]:
+    draw = random.Random(0)
+
+    def ids(count: int) -> list[int]:
+        return [draw.randrange(3, 290) for _ in range(count)]
+
+    long, prompt, other, doubled = ids(50), ids(12), ids(3), ids(6)
+    return [
+        [ids(6)],  # K = 1
+        [[*prompt, 10, *ids(4)], [*prompt, 11, *ids(2)]],
+        [[*prompt[:7], 20 + k] for k in range(4)],  # one-token completions
+        [[*other, 30 + k, *ids(k)] for k in range(9)],
+        [[40, *ids(3)], [41, *ids(7)]],  # empty prefix
+        [[*doubled, 50], [*doubled, 50], [*doubled, 51, 52]],  # identical completions
+        [[60], [60, 61, 62]],  # one token in all; one sequence is the beginning of the other
+        [[*long, 70, *ids(3)], [*long, 71, *ids(3)], [*long, 72]],  # a prefix over the budget: split
+    ]
+
+
+GROUPS = _groups()
+Gradient = dict[str, torch.Tensor]
+
+
+def bradley_terry(scores: torch.Tensor) -> torch.Tensor:
+    """Mean over groups of the mean of -log sigmoid(first - other); of a lone completion against a score of 0."""
+    losses, start = [], 0
+    for group in GROUPS:
+        own, start = scores[start : start + len(group)].double(), start + len(group)
+        losses.append(-logsigmoid(own[0] - own[1:]).mean() if len(group) > 1 else -logsigmoid(own[0]))
+    return torch.stack(losses).mean()
+
+
+def taken_gradient(model: Any) -> Gradient:
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def padded_truth(model: Any) -> tuple[torch.Tensor, torch.Tensor, Gradient]:
+    """Scores, loss and gradient by transformers alone: all sequences in one padded batch."""
+    batch = pad([sequence for group in GROUPS for sequence in group], 0)
+    scores = model(**model_inputs(model, batch)).logits.squeeze(-1)
+    loss = bradley_terry(scores)
+    loss.backward()
+    return scores.detach(), loss.detach(), taken_gradient(model)
+
+
+def forwards_of(engine: Engine) -> Iterator[tuple[list[int], Forward]]:
+    """The engine's forwards over the groups, each with the numbers of its scores."""
+    starts = [sum(map(len, GROUPS[:i])) for i in range(len(GROUPS))]
+    for part in engine.planner.parts(GROUPS):
+        numbers = [starts[g] + k for g in part.groups for k in range(len(GROUPS[g]))]
+        for forward in part.forwards:
+            yield [numbers[i] for i in forward.indices], forward
+
+
+def packed(model: Any, engine: Engine, *, prune: bool = True) -> tuple[torch.Tensor, torch.Tensor, Gradient]:
+    """Scores, loss and gradient through packed rows; ``model`` may be a wrapper of the engine's."""
+    places: list[int] = []
+    parts = []
+    for numbers, forward in forwards_of(engine):
+        assert forward.row is not None
+        places += numbers
+        parts.append(model(**forward.inputs, packing_plan=AttentionPlan(forward.row, prune=prune)).logits.squeeze(-1))
+    scores = torch.cat(parts)[torch.tensor(places).argsort()]
+    loss = bradley_terry(scores)
+    loss.backward()
+    return scores.detach(), loss.detach(), taken_gradient(model)
+
+
+def assert_equal(found, truth, way: str) -> None:
+    scores, loss, gradient = found
+    assert (scores - truth[0]).abs().max() < 1e-5, way
+    assert abs(loss - truth[1]) < 1e-6, way
+    assert set(gradient) == set(truth[2]), way
+    distance = sum((gradient[name] - true).square().sum() for name, true in truth[2].items()).sqrt()
+    assert distance / sum(true.square().sum() for true in truth[2].values()).sqrt() < 1e-5, way
+
+
+def test_the_groups_are_laid_out_in_all_ways(make_model) -> None:
+    """Rows of several trees, rows of one; the prefix that is over the budget stands in three rows."""
+    of_group = [number for number, group in enumerate(GROUPS) for _ in group]
+    engine = Engine(make_model("llama"), "tree", BUDGET)
+    rows = [sorted({of_group[n] for n in numbers}) for numbers, _ in forwards_of(engine)]
+    assert {len(group) for group in GROUPS} == {1, 2, 3, 4, 9}
+    assert rows.count([7]) == 3
+    assert max(map(len, rows)) > 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_losses_and_gradients_equal_the_padded_forward(make_model, family: str) -> None:
+    model = make_model(family)
+    set_dropout_to_zero(model)
+    truth = padded_truth(model)
+    assert truth[0].std() > 0.05  # else nothing would be compared
+    tree = Engine(model, "tree", BUDGET)
+    assert_equal(packed(model, tree), truth, "tree")
+    assert_equal(packed(model, tree, prune=False), truth, "tree, not pruned")
+    assert_equal(packed(model, Engine(model, "packed", BUDGET)), truth, "packed")
+
+
+@pytest.mark.parametrize(
+    ("family", "prunes"), [("llama", "rows"), ("gpt_oss", "rows"), ("gpt2", "scattered"), ("diffllama", "no")]
+)
+def test_how_the_last_layer_is_pruned(make_model, family: str, prunes: str) -> None:
+    """GPT-2 reshapes its last layer's output to the row's size; DiffLlama's layers attend twice."""
+    model = make_model(family)
+    enable_packing(model)
+    assert getattr(model, _STATE).prunes == prunes
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_last_layer_runs_at_the_read_out_alone(make_model, family: str) -> None:
+    """What pruning saves: the last MLP sees one token per sequence, every other one the whole row."""
+    model = make_model(family)
+    engine = Engine(model, "tree")
+    seen: list[int] = []
+    for module in model.modules():
+        if type(module).__name__.endswith("MLP"):
+            module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    _, forward = next(forwards_of(engine))
+    with torch.no_grad():
+        engine.scores(forward)
+    assert seen == [forward.num_tokens, len(forward.indices)]
+
+
+# -- what wraps a model ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt_oss", "deepseek_v3"])
+def test_gradient_checkpointing(make_model, family: str, reentrant: bool) -> None:
+    """Layers run again in the backward, where the last one is left in its middle by an exception; the plan is there."""
+    model = make_model(family)
+    set_dropout_to_zero(model)
+    truth = padded_truth(model)
+    engine = Engine(model, "tree", BUDGET)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    model.train()
+    runs = []
+    last_layer(model).register_forward_hook(lambda *_: runs.append(torch.is_grad_enabled()))
+    found = packed(model, engine)
+    assert len(runs) > len(list(forwards_of(engine)))  # it was really checkpointed
+    assert_equal(found, truth, "checkpointed")
+    # A plain call between two packed ones switches the attention and back.
+    assert_equal(padded_truth(model), truth, "padded, checkpointed")
+    assert_equal(packed(model, engine), truth, "checkpointed again")
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gpt2"])
+def test_peft_wrapper(make_model, family: str) -> None:
+    model = make_model(family)
+    set_dropout_to_zero(model)
+    options = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear", fan_in_fan_out=family == "gpt2")
+    wrapped = peft.get_peft_model(model, options)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:  # starts at 0, so that adapters would do nothing
+                parameter.normal_(std=0.1)
+    truth = padded_truth(wrapped)
+    assert any("lora_A" in name for name in truth[2])
+    for layout in ("tree", "packed"):
+        assert_equal(packed(wrapped, Engine(wrapped.get_base_model(), layout, BUDGET)), truth, layout)
+    assert_equal(padded_truth(wrapped), truth, "padded")
+
+
+def test_autocast_stays_close(make_model) -> None:
+    """The norms of queries and keys give float32 beside bfloat16 values, which the attention must take together."""
+    for family in ("qwen3", "gpt_oss", "gpt2"):
+        model = make_model(family)
+        truth = padded_truth(model)
+        with torch.autocast("cpu", torch.bfloat16):
+            scores, _, gradient = packed(model, Engine(model, "tree", BUDGET))
+        assert (scores - truth[0]).abs().max() < 0.05
+        assert all(value.dtype == torch.float32 and value.isfinite().all() for value in gradient.values())
+
+
+def test_copies_are_independent(make_model) -> None:
+    """TRL-like reference models are deep copies; a copy that called its original's forward would follow its training."""
+    model = make_model("gpt_oss")
+    engine = Engine(model, "tree", BUDGET)
+    truth = packed(model, engine)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+    disable_packing(model)
+    assert_equal(packed(twin, Engine(twin, "tree", BUDGET)), truth, "copy")
+    assert_equal(padded_truth(twin), truth, "copy, padded")
+    assert ATTENTION_NAME not in (model.config._attn_implementation, twin.config._attn_implementation)
+
+
+# -- the model stays transformers' own -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_the_model_stays_as_it_was(make_model, tmp_path, family: str) -> None:
+    model = make_model(family)
+    names = list(model.state_dict())
+    own = model.config._attn_implementation
+    model.save_pretrained(tmp_path / "before")
+    batch = model_inputs(model, pad([[5, 6, 7, 8], [5, 6]], 0))
+    with torch.no_grad():
+        expected = model(**batch).logits
+    engine = Engine(model, "tree", BUDGET)
+    enable_packing(model)  # twice changes nothing
+    assert model.config._attn_implementation == own
+    packed(model, engine)
+    model.save_pretrained(tmp_path / "enabled")  # while our attention is in use
+    with torch.no_grad():
+        assert torch.equal(model(**batch).logits, expected)
+        assert torch.equal(model(batch["input_ids"], batch["attention_mask"])[0], expected)  # by position
+    assert list(model.state_dict()) == names
+    packed(model, engine)
+    disable_packing(model)
+    disable_packing(model)
+    assert model.config._attn_implementation == own
+    assert "forward" not in vars(model) and "forward" not in vars(last_layer(model))
+    with torch.no_grad():
+        assert torch.equal(model(**batch).logits, expected)
+    model.save_pretrained(tmp_path / "after")
+    for folder in ("enabled", "after"):
+        for file in ("config.json", "model.safetensors"):
+            assert (tmp_path / folder / file).read_bytes() == (tmp_path / "before" / file).read_bytes(), folder
+    assert "rewardlab" not in json.dumps(json.loads((tmp_path / "enabled" / "config.json").read_text()))
+
+
+@pytest.mark.parametrize("family", ["nemotron", "stablelm"])
+def test_a_model_that_does_not_hand_on_the_plan_is_refused_and_left_alone(make_model, family: str) -> None:
+    model = make_model(family).train()
+    with pytest.raises(CheckpointError, match="did not hand on the packing plan") as raised:
+        enable_packing(model)
+    assert raised.value.hint == "use the padded layout"
+    assert model.training
+    assert "forward" not in vars(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_training_mode_and_gradients_survive_enabling(make_model) -> None:
+    model = make_model("llama").train()
+    enable_packing(model)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
