@@ -285,12 +285,13 @@ class Engine:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
-                for forward in self.planner.forwards(distinct):
-                    of_each = [same[index] for index in forward.indices]
-                    yield of_each, self.scores(forward)
-                    if on_progress is not None:
-                        on_progress(sum(map(len, of_each)))
+            for forward in self.planner.forwards(distinct):
+                of_each = [same[index] for index in forward.indices]
+                with torch.inference_mode():  # not around the yield: what the caller makes would be inference tensors
+                    scores = self.scores(forward)
+                yield of_each, scores
+                if on_progress is not None:
+                    on_progress(sum(map(len, of_each)))
         finally:
             self.model.train(was_training)
 

@@ -210,7 +210,7 @@ def fill_rows(sizes: Sequence[int], budget: int) -> list[list[int]]:
     Returns:
         For each row, the numbers of what it holds.
     """
-    num_rows = max(1, -(-sum(sizes) // budget))
+    num_rows = max(1, -(-sum(min(size, budget) for size in sizes) // budget))
     rows: list[list[int]] = [[] for _ in range(num_rows)]
     loads = [(0, row) for row in range(num_rows)]  # a heap: the emptiest row first
     for thing in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):

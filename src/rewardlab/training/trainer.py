@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -206,15 +206,16 @@ class RewardTrainer(Trainer):
         """
         targets = part.targets.to(self.args.device)
         if len(part.forwards) == 1:
-            with self.compute_loss_context_manager():
-                scores = self._scores_in_order(model, part)
-                loss = self.objective(scores, targets) * scale
-            self._backward(model, loss, synchronise=is_last)
+            with self._synchronised(model, is_last):
+                with self.compute_loss_context_manager():
+                    scores = self._scores_in_order(model, part)
+                    loss = self.objective(scores, targets) * scale
+                self.accelerator.backward(loss)
             self._remember(scores, targets)
             return loss.detach()
         states = []
-        with torch.no_grad(), self.compute_loss_context_manager():
-            scores = torch.zeros(len(_order(part)), device=self.args.device)
+        scores = torch.zeros(len(_order(part)), device=self.args.device)
+        with torch.no_grad(), self._synchronised(model, False), self.compute_loss_context_manager():
             for forward in part.forwards:
                 states.append(_random_state(self.args.device))
                 scores[list(forward.indices)] = self._run(model, forward)
@@ -223,16 +224,19 @@ class RewardTrainer(Trainer):
         (gradient,) = torch.autograd.grad(loss, leaf)
         for number, (forward, state) in enumerate(zip(part.forwards, states, strict=True)):
             _set_random_state(self.args.device, state)  # adapter dropout, where there is any, drops the same
-            with self.compute_loss_context_manager():
-                surrogate = torch.sum(self._run(model, forward) * gradient[list(forward.indices)])
-            self._backward(model, surrogate, synchronise=is_last and number == len(part.forwards) - 1)
+            with self._synchronised(model, is_last and number == len(part.forwards) - 1):
+                with self.compute_loss_context_manager():
+                    surrogate = torch.sum(self._run(model, forward) * gradient[list(forward.indices)])
+                self.accelerator.backward(surrogate)
         self._remember(leaf, targets)
         return loss.detach()
 
-    def _backward(self, model: nn.Module, loss: Tensor, *, synchronise: bool) -> None:
-        """Backward; ranks exchange their gradients once, at the micro-batch's last."""
-        with nullcontext() if synchronise else self.accelerator.no_sync(model):
-            self.accelerator.backward(loss)
+    def _synchronised(self, model: nn.Module, exchange: bool) -> AbstractContextManager[Any]:
+        """Around a forward and its backward: ranks exchange their gradients at the micro-batch's last alone.
+
+        So ranks may need different numbers of forwards. DDP wants the forward inside, too.
+        """
+        return nullcontext() if exchange else self.accelerator.no_sync(model)
 
     def compute_loss(
         self,
