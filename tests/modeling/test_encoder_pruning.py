@@ -71,6 +71,7 @@ def assert_equal(found: tuple[Any, Any], truth: tuple[Any, Any]) -> None:
 def test_pruned_scores_and_gradients_equal_the_plain_forward(make_model, family: str, changes: dict[str, Any]) -> None:
     model = make_model(family, **changes)
     set_dropout_to_zero(model)
+    own = model.config._attn_implementation
     batches = batches_of(model)
     truth = scores_and_gradient(model, batches)
     assert truth[0].std() > 0.01  # else nothing would be compared
@@ -78,6 +79,7 @@ def test_pruned_scores_and_gradients_equal_the_plain_forward(make_model, family:
     enable_encoder_pruning(model)  # twice changes nothing
     assert_equal(scores_and_gradient(model, batches, packing_plan=FirstRow()), truth)
     assert_equal(scores_and_gradient(model, batches), truth)  # a plain call of an enabled model
+    assert model.config._attn_implementation == own
     assert_equal(scores_and_gradient(model, batches, packing_plan=FirstRow()), truth)
     scores = Engine(model, "pruned", tokens_per_batch=40).score(sequences())
     assert scores == pytest.approx(truth[0][: len(scores)].tolist(), abs=1e-5)

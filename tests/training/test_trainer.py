@@ -419,14 +419,15 @@ base, output, per_device, budget = sys.argv[1:5]
 set_seed(0)  # the row of the new padding token is drawn
 words = "the cat sat on a mat and saw good bad yes no".split()
 text = lambda seed, length: " ".join(words[(seed * 7 + i * 5) % 12] for i in range(length))
-groups = [
-    PromptGroup(text(i, 3 + 5 * (i % 6)), [text(i + k, 1 + (i * 3 + k * 4) % 17) for k in range(2 + i % 2)], [Pair()])
-    for i in range(1, 25)
-]
+groups = []
+for i in range(1, 25):
+    completions = [text(i + k, 1 + i * (k + 3) % 17) for k in range(2 + i % 2)]
+    groups.append(PromptGroup(f"{i} " + text(i, 3 + 5 * (i % 6)), completions, [Pair()]))
 prepared = prepare_for_training(base, seed=0)
 arguments = RewardArguments(
     output, max_length=128, per_device_train_batch_size=int(per_device), tokens_per_batch=int(budget), use_cpu=True,
-    seed=0, save_strategy="no", logging_steps=1, learning_rate=1e-3, disable_tqdm=True, ddp_find_unused_parameters=False,
+    seed=0, save_strategy="no", logging_steps=1, learning_rate=1e-3, disable_tqdm=True,
+    ddp_find_unused_parameters=False,
 )
 trainer = RewardTrainer(prepared.model, arguments, groups, processing_class=prepared.tokenizer)
 trainer.train()
