@@ -324,3 +324,12 @@ def test_the_budget_by_default_suits_the_device(case: Case) -> None:
     assert case.engine().planner.tokens_per_batch == default_tokens_per_batch(torch.device("cpu")) == 4096
     assert default_tokens_per_batch(torch.device("cuda")) == 16384
     assert case.engine().layout == case.layout
+
+
+@pytest.mark.parametrize("layout", ["tree", "packed", "padded"])
+def test_an_empty_sequence_is_refused(make_model, layout: str) -> None:
+    planner = Planner(make_model("llama"), layout, 64)
+    with pytest.raises(ValueError, match="sequence 1 has no ids"):
+        planner.forwards([[5, 6], []])
+    with pytest.raises(ValueError, match="sequence 1 has no ids"):
+        planner.parts([[[5, 6], []]])

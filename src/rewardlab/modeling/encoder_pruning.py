@@ -21,7 +21,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from rewardlab.errors import CheckpointError
 from rewardlab.modeling.forward import model_inputs, pad
-from rewardlab.modeling.packed_forward import CANNOT, AttentionSwitch, last_layer
+from rewardlab.modeling.packed_forward import CANNOT, AttentionSwitch, last_layer, without_checkpointing
 from rewardlab.modeling.tree_attention import Captured
 
 if TYPE_CHECKING:
@@ -129,20 +129,21 @@ def _last_layer_forward(
     own = type(self).forward
     if packing_plan is None:
         return own(self, hidden_states, *args, **kwargs)
-    try:
-        own(self, hidden_states, *args, packing_plan=_Capture(), **kwargs)
-    except Captured as captured:
-        at_first = _AtFirstRow(captured.key, captured.value)
-    else:
-        raise RuntimeError("its attention does not go through transformers' attention interface")
     width = hidden_states.shape[1]
-    return own(
-        self,
-        hidden_states[:, :1],
-        *(_first(value, width) for value in args),
-        packing_plan=at_first,
-        **{name: _first(value, width) for name, value in kwargs.items()},
-    )
+    with without_checkpointing(self):
+        try:
+            own(self, hidden_states, *args, packing_plan=_Capture(), **kwargs)
+        except Captured as captured:
+            at_first = _AtFirstRow(captured.key, captured.value)
+        else:
+            raise RuntimeError("its attention does not go through transformers' attention interface")
+        return own(
+            self,
+            hidden_states[:, :1],
+            *(_first(value, width) for value in args),
+            packing_plan=at_first,
+            **{name: _first(value, width) for name, value in kwargs.items()},
+        )
 
 
 def _first(value: Any, width: int) -> Any:

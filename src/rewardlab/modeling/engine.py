@@ -116,8 +116,12 @@ class Planner:
         """The forwards that score some sequences, largest first; prefixes are found in the sequences themselves.
 
         Args:
-            sequences: Ids of each sequence, none empty.
+            sequences: Ids of each sequence.
+
+        Raises:
+            ValueError: A sequence is empty.
         """
+        _require_ids(sequences)
         if not self.is_packed:
             buckets = length_buckets([len(s) for s in sequences], self.tokens_per_batch)
             return [self._padded(sequences, bucket) for bucket in buckets]
@@ -135,21 +139,25 @@ class Planner:
         Returns:
             Parts that hold each group once: whole groups in one forward up to the token budget, and each group that
             is over the budget in a part of several forwards.
+
+        Raises:
+            ValueError: A sequence is empty.
         """
+        _require_ids([sequence for group in groups for sequence in group])
         if not self.is_packed:
             return self._padded_parts(groups)
         forest = [self._trees_of(group) for group in groups]
         sizes = [sum(tree.num_tokens for tree in trees) for trees in forest]
-        fitting = [i for i, size in enumerate(sizes) if size <= self.tokens_per_batch]
         parts = []
-        for row in fill_rows([sizes[i] for i in fitting], self.tokens_per_batch):
-            members = [fitting[i] for i in row]
-            parts.append(Part(tuple(members), (self._packed(_renumbered([forest[m] for m in members])),)))
-        for i, size in enumerate(sizes):
+        for i, size in enumerate(sizes):  # the largest first: what does not fit in memory is met at once
             if size > self.tokens_per_batch:
                 trees = self._split(forest[i])
                 rows = fill_rows([tree.num_tokens for tree in trees], self.tokens_per_batch)
                 parts.append(Part((i,), tuple(self._packed([trees[t] for t in row]) for row in rows)))
+        fitting = [i for i, size in enumerate(sizes) if size <= self.tokens_per_batch]
+        for row in fill_rows([sizes[i] for i in fitting], self.tokens_per_batch):
+            members = [fitting[i] for i in row]
+            parts.append(Part(tuple(members), (self._packed(_renumbered([forest[m] for m in members])),)))
         return parts
 
     def _padded_parts(self, groups: Sequence[Sequence[Ids]]) -> list[Part]:
@@ -316,6 +324,12 @@ def score_sequences(
 ) -> list[float]:
     """Scores of many sequences, in their order: :meth:`Engine.score` for one call."""
     return Engine(model, layout, tokens_per_batch).score(sequences, on_progress)
+
+
+def _require_ids(sequences: Sequence[Ids]) -> None:
+    for number, sequence in enumerate(sequences):
+        if not len(sequence):
+            raise ValueError(f"sequence {number} has no ids: there is no token to read a score at")
 
 
 def _renumbered(forest: Sequence[Sequence[Tree]]) -> list[Tree]:

@@ -90,7 +90,8 @@ def enable_packing(model: PreTrainedModel) -> None:
             return  # a layer that attends twice is not left at its first keys and values
         setattr(layer, _STATE, packing)
         layer.forward = types.MethodType(_last_layer_forward, layer)
-        for packing.prunes in ("rows", "scattered", "no"):
+        for prunes in ("rows", "scattered", "no"):
+            packing.prunes = prunes
             try:
                 scores, _ = _scores_of_small_row(model)
             except CANNOT:
@@ -165,6 +166,8 @@ def _forward(
     if packing_plan is None:
         packing.attention.use(None)
         return type(self).forward(self, *args, **kwargs)
+    if args:
+        raise TypeError("a packed row is given by name: input_ids, position_ids, packing_plan")
     # PEFT names every argument, most of them None; the plan stands for the mask.
     given = {name: value for name, value in kwargs.items() if value is not None and name != "return_dict"}
     logits = self.get_submodule(packing.head)(_features(self, packing_plan=packing_plan, **given))
@@ -211,21 +214,22 @@ def _last_layer_forward(
         if packing_plan is not None:
             kwargs["packing_plan"] = packing_plan
         return own(self, hidden_states, *args, **kwargs)
-    try:
-        with _without_queries(self):
-            own(self, hidden_states, *args, packing_plan=CapturePlan(packing_plan), **kwargs)
-    except Captured as captured:
-        at_readout = ReadoutPlan(packing_plan, captured.key, captured.value)
-    else:
-        raise RuntimeError(f"{type(self).__name__} does not call the attention interface")
     total, rows = hidden_states.shape[1], packing_plan.readout
-    out = own(
-        self,
-        hidden_states[:, rows],
-        *(_at_rows(value, rows, total) for value in args),
-        packing_plan=at_readout,
-        **{name: _at_rows(value, rows, total) for name, value in kwargs.items()},
-    )
+    with without_checkpointing(self):
+        try:
+            with _without_queries(self):
+                own(self, hidden_states, *args, packing_plan=CapturePlan(packing_plan), **kwargs)
+        except Captured as captured:
+            at_readout = ReadoutPlan(packing_plan, captured.key, captured.value)
+        else:
+            raise RuntimeError(f"{type(self).__name__} does not call the attention interface")
+        out = own(
+            self,
+            hidden_states[:, rows],
+            *(_at_rows(value, rows, total) for value in args),
+            packing_plan=at_readout,
+            **{name: _at_rows(value, rows, total) for name, value in kwargs.items()},
+        )
     if packing.prunes == "rows":
         return out
     first = out[0] if isinstance(out, tuple) else out
@@ -242,6 +246,24 @@ def _at_rows(value: Any, rows: Tensor, total: int) -> Any:
     if isinstance(value, dict):
         return {name: _at_rows(item, rows, total) for name, item in value.items()}
     return value
+
+
+@contextmanager
+def without_checkpointing(layer: nn.Module) -> Iterator[None]:
+    """Run a layer without gradient checkpointing of its own.
+
+    From transformers 5.23 on a layer's class checkpoints inside its ``forward``. Keys and values that leave such a
+    region by an exception have no graph (reentrant), or another one than the recomputation (not reentrant). The last
+    layer's backward comes first, so that recomputing it would save nothing at the peak.
+    """
+    checkpointed = [m for m in layer.modules() if getattr(m, "gradient_checkpointing", False)]
+    for module in checkpointed:
+        module.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for module in checkpointed:
+            module.gradient_checkpointing = True
 
 
 @contextmanager

@@ -118,11 +118,11 @@ def without_sharing(sequences: Sequence[Ids], indices: Sequence[int] | None = No
 
 
 def share_prefixes(sequences: Sequence[Ids]) -> list[Tree]:
-    """Find the trees in a flat list of sequences.
+    """Find the trees in a flat list of sequences: those that leave the fewest tokens to compute.
 
-    Sorted, sequences that share most stand side by side. A stretch of that order is one tree if that saves more tokens
-    than the best trees of its two parts, cut where neighbours share least. Unlike a greedy pass this cannot lose a
-    prompt's tree to the few template tokens that all prompts share.
+    Sorted, sequences that share most stand side by side, and what they share forks like a trie. Any fork could be
+    where a tree's prefix ends. Whether it should be depends on the next tree above, which would take the sequences in
+    at a shorter prefix: forks find from the leaves up how short that must be, and it is looked up from the root down.
 
     Args:
         sequences: Non-empty id sequences, in any order, equal ones allowed.
@@ -132,41 +132,76 @@ def share_prefixes(sequences: Sequence[Ids]) -> list[Tree]:
     """
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
     shared = [_shared(sequences[a], sequences[b]) for a, b in pairwise(order)]
-    # Stretches of the order, joined from the most to the least shared border; [start, stop] -> what it is worth.
-    worth = [0] * len(order)  # tokens saved by the stretch starting here, as its parts stand
-    stop_of = list(range(1, len(order) + 1))
-    start_of = list(range(len(order)))  # by last element
-    shortest = [len(sequences[i]) for i in order]  # by first element
-    parts: list[list[tuple[int, int]]] = [[(i, i + 1)] for i in range(len(order))]
-    for border in sorted(range(len(shared)), key=lambda b: (-shared[b], b)):
-        if shared[border] == 0:
-            break
-        left, right = start_of[border], border + 1
-        stop = stop_of[right]
-        shortest[left] = min(shortest[left], shortest[right])
-        as_one = min(shared[border], shortest[left] - 1) * (stop - left - 1)
-        if as_one > worth[left] + worth[right]:
-            worth[left], parts[left] = as_one, [(left, stop)]
-        else:
-            worth[left] += worth[right]
-            # The longer list takes in the shorter, so that many joins stay cheap; a tree's place does not matter.
-            kept, added = sorted((parts[left], parts[right]), key=len, reverse=True)
-            kept.extend(added)
-            parts[left] = kept
-        stop_of[left], start_of[stop - 1] = stop, left
-    trees = []
-    position = 0
-    while position < len(order):
-        for start, stop in sorted(parts[position]):
-            members = order[start:stop]
-            trees.append(tree_of([sequences[i] for i in members], members))
-        position = stop_of[position]
-    return trees
+    path, forks = [_Fork(0)], []  # forks open at this place of the order; those done, each after all below it
+    for index, border in zip(order, [*shared, 0], strict=False):
+        if path[-1].depth < border:
+            path.append(_Fork(border, path[-1]))
+        path[-1].members.append(index)
+        path[-1].joins.append((0.0, 1))
+        while path[-1].depth > border:
+            fork = path.pop()
+            if path[-1].depth < border:
+                path.append(_Fork(border, path[-1]))
+            fork.above = path[-1]
+            fork.above.joins += fork.settle()
+            forks.append(fork)
+    root = path[0]
+    for fork in reversed(forks):
+        assert fork.above is not None
+        if fork.above.tree.depth >= fork.pays_below:
+            fork.tree = fork.above.tree
+            fork.tree.members += fork.members
+            fork.members = []
+    members = [fork.members for fork in forks if fork.members] + [[alone] for alone in root.members]
+    return [tree_of([sequences[i] for i in numbers], numbers) for numbers in members]
+
+
+class _Fork:
+    """A place where sequences part, and where a tree's prefix could end.
+
+    Attributes:
+        depth: Tokens up to here.
+        above: The next fork towards the start of the sequences; None for that start.
+        tree: The fork whose tree has what parts here: this one, or one above.
+        members: Sequences of this fork's tree.
+        joins: What would leave its own trees for one that ends here: ``count`` sequences, if ``depth`` is over ``d``,
+            each saving ``depth - d`` tokens by it; pairs (d, count).
+        pays_below: This fork has a tree of its own if the next tree above has a shorter prefix than this.
+    """
+
+    def __init__(self, depth: int, above: _Fork | None = None) -> None:
+        self.depth = depth
+        self.above = above
+        self.tree = self
+        self.members: list[int] = []
+        self.joins: list[tuple[float, int]] = []
+        self.pays_below = 0.0
+
+    def settle(self) -> list[tuple[float, int]]:
+        """Find ``pays_below``; return what joins a tree above.
+
+        A tree here gains what its sequences save by joining it, less the one prefix that must be computed. Joining a
+        tree above instead gains count * (its depth - d) each; ``pays_below`` is its depth at which both are equal.
+        """
+        joins = sorted(join for join in self.joins if join[0] < self.depth)
+        gain = sum(count * (self.depth - d) for d, count in joins) - self.depth
+        if gain <= 0:
+            return joins
+        total, weight = 0, 0.0
+        for d, count in joins:
+            if total * d - weight >= gain:
+                break
+            total, weight = total + count, weight + count * d
+        self.pays_below = (gain + weight) / total
+        return [(self.pays_below, total)] + [join for join in joins if join[0] >= self.pays_below]
 
 
 def _shared(first: Ids, second: Ids) -> int:
-    """How many leading ids two sequences share, by bisection over slices: they compare at C speed."""
-    low, high = 0, min(len(first), len(second))
+    """How many leading ids two sequences share, less what leaves each one of its own.
+
+    By bisection over slices: they compare at C speed.
+    """
+    low, high = 0, min(len(first), len(second)) - 1
     while low < high:
         middle = (low + high + 1) // 2
         if first[low:middle] == second[low:middle]:
@@ -199,7 +234,7 @@ def split_tree(tree: Tree, budget: int) -> list[Tree]:
 
 
 def fill_rows(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Divide things of known size among as few rows as the budget allows, of about equal size, the fullest first.
+    """Divide things of known size among about as few rows as the budget allows, of about equal size, the fullest first.
 
     Equal rows keep matrices large; the fullest comes first so that what does not fit in memory is met at once.
 
@@ -278,9 +313,10 @@ class TokenCount:
 
     def __str__(self) -> str:
         """As the training log says it."""
+        computed = max(1, self.computed)
         return (
-            f"{self.computed:,} tokens to compute, {self.unpacked / self.computed:.2f} times fewer than one by one and "
-            f"{self.padded / self.computed:.2f} times fewer than padded to the batch"
+            f"{self.computed:,} tokens to compute, {self.unpacked / computed:.2f} times fewer than one by one and "
+            f"{self.padded / computed:.2f} times fewer than padded to the batch"
         )
 
 

@@ -260,6 +260,8 @@ def tree_attention(
         raise Captured(key, value)
     if attention_mask is not None or dropout or kwargs.get("position_bias") is not None:
         raise RuntimeError(f"{type(module).__name__} asks for a mask, dropout or position bias over a packed row")
+    if query.shape[0] != 1 or (softcap is not None and s_aux is not None):
+        raise RuntimeError(f"{type(module).__name__} asks for several rows, or for sinks with soft-capping")
     at_readout = isinstance(packing_plan, ReadoutPlan)
     if isinstance(packing_plan, ReadoutPlan):
         key, value = packing_plan.key, packing_plan.value
@@ -288,7 +290,7 @@ def tree_attention(
 AttentionInterface.register(ATTENTION_NAME, tree_attention)
 
 
-def _no_mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> None:
+def _no_mask(*args: Any, **kwargs: Any) -> None:
     """Transformers asks for a mask once per kind of layer; the plan takes its place."""
 
 
@@ -370,7 +372,7 @@ class _Cascade(torch.autograd.Function):
         if sink is not None:
             # The sink is a key with value 0: its score's gradient is -p * (gradient . out).
             p = torch.exp(sink.to(lse.dtype).view(key_heads, -1, 1) - lse)
-            d_sink = -(p * (gradient * out).sum(-1)).sum(-1).flatten().to(sink.dtype)
+            d_sink = -(p * (gradient.to(p.dtype) * out).sum(-1)).sum(-1).flatten().to(sink.dtype)
         return dq, dk, dv, d_sink, None, None, None
 
 
