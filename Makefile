@@ -54,6 +54,7 @@ format: $(INSTALLED) ## let ruff format the code and fix what it can
 bench: ## list the benchmark commands and what each measures
 	@for file in benchmarks/*.py; do \
 		[ -e "$$file" ] || { echo "there are no benchmarks yet"; break; }; \
+		grep -q __main__ "$$file" || continue; \
 		printf "  %s %s\n      %s\n" "$(BIN)/python" "$$file" "$$(sed -n '1s/^"""//p' "$$file")"; \
 	done
 
