@@ -21,7 +21,14 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from rewardlab.errors import CheckpointError
 from rewardlab.modeling.forward import model_inputs, pad
-from rewardlab.modeling.packed_forward import CANNOT, AttentionSwitch, last_layer, without_checkpointing
+from rewardlab.modeling.packed_forward import (
+    CANNOT,
+    AttentionSwitch,
+    are_alike,
+    last_layer,
+    require_own_forward,
+    without_checkpointing,
+)
 from rewardlab.modeling.tree_attention import Captured
 
 if TYPE_CHECKING:
@@ -32,7 +39,13 @@ _STATE = "_rewardlab_pruning"
 
 
 class FirstRow:
-    """Given as ``packing_plan``: prune the last layer to the first token."""
+    """Given as ``packing_plan``: prune the last layer to the first token.
+
+    Attributes:
+        was_used: Whether the last layer has been pruned; False where the plan does not reach it.
+    """
+
+    was_used = False
 
 
 class _Capture(FirstRow):
@@ -77,6 +90,7 @@ def enable_encoder_pruning(model: PreTrainedModel) -> None:
     """
     if hasattr(model, _STATE):
         return
+    require_own_forward(model)
     layer = last_layer(model)
     if layer is None:
         raise CheckpointError(f"{type(model).__name__} has no list of layers", hint="use the padded layout")
@@ -90,9 +104,14 @@ def enable_encoder_pruning(model: PreTrainedModel) -> None:
             setattr(model, _STATE, AttentionSwitch(model))
             model.forward = types.MethodType(_forward, model)
             layer.forward = types.MethodType(_last_layer_forward, layer)
-            pruned = model(**batch, packing_plan=FirstRow()).logits
-        if pruned.shape != expected.shape or not torch.allclose(pruned, expected, rtol=1e-2, atol=1e-3):
+            plan = FirstRow()
+            pruned = model(**batch, packing_plan=plan).logits
+        if not plan.was_used:
+            raise ValueError("its layers are not handed the plan")
+        if not are_alike(pruned, expected):
             raise ValueError("its scores change, so it reads more than the first token")
+    except torch.OutOfMemoryError:
+        raise
     except CANNOT as error:
         disable_encoder_pruning(model)
         raise CheckpointError(
@@ -107,8 +126,10 @@ def disable_encoder_pruning(model: PreTrainedModel) -> None:
     if not hasattr(model, _STATE):
         return
     getattr(model, _STATE).use(None)
+    if getattr(vars(model).get("forward"), "__func__", None) is not _forward:
+        return  # others have put theirs around it, which may be kept
     delattr(model, _STATE)
-    vars(model).pop("forward", None)
+    del model.forward
     layer = last_layer(model)
     if layer is not None:
         vars(layer).pop("forward", None)
@@ -135,6 +156,7 @@ def _last_layer_forward(
             own(self, hidden_states, *args, packing_plan=_Capture(), **kwargs)
         except Captured as captured:
             at_first = _AtFirstRow(captured.key, captured.value)
+            packing_plan.was_used = True
         else:
             raise RuntimeError("its attention does not go through transformers' attention interface")
         return own(

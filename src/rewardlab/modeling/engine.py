@@ -17,9 +17,11 @@ gradient, for a group whose completions do not fit into one forward is done in t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Layout: TypeAlias = Literal["tree", "packed", "pruned", "padded"]
+
+
+_LOCKS: WeakKeyDictionary[nn.Module, threading.Lock] = WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
 
 
 def default_tokens_per_batch(device: torch.device) -> int:
@@ -295,7 +301,8 @@ class Engine:
         try:
             for forward in self.planner.forwards(distinct):
                 of_each = [same[index] for index in forward.indices]
-                with torch.inference_mode():  # not around the yield: what the caller makes would be inference tensors
+                # Not around the yield: what the caller makes would be inference tensors.
+                with _lock_of(self.model), torch.inference_mode():
                     scores = self.scores(forward)
                 yield of_each, scores
                 if on_progress is not None:
@@ -324,6 +331,12 @@ def score_sequences(
 ) -> list[float]:
     """Scores of many sequences, in their order: :meth:`Engine.score` for one call."""
     return Engine(model, layout, tokens_per_batch).score(sequences, on_progress)
+
+
+def _lock_of(model: nn.Module) -> threading.Lock:
+    """One forward at a time: which attention a model calls is a setting of the model, not of the call."""
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(model, threading.Lock())
 
 
 def _require_ids(sequences: Sequence[Ids]) -> None:

@@ -1,8 +1,8 @@
 """Which layout a model can have: rules first, then a comparison with the plain padded forward.
 
 Rules know what cannot be exact by construction. What they do not know the comparison finds: some sequences go through
-the plain padded forward and through the layout in question, and their scores, and for training the norm of the
-gradient, must agree. A layout that is refused falls back to the next (tree -> packed -> padded; encoders: pruned ->
+the plain padded forward and through the layout in question, and their scores, and for training the
+gradients, must agree. A layout that is refused falls back to the next (tree -> packed -> padded; encoders: pruned ->
 padded), and the reason is kept and said: the run is slower, never wrong.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rewardlab.errors import CheckpointError, ConfigError
 from rewardlab.modeling.encoder_pruning import disable_encoder_pruning
@@ -24,22 +24,25 @@ from rewardlab.modeling.engine import Engine, Forward, Layout
 from rewardlab.modeling.head import reads_last_token
 from rewardlab.modeling.packed_forward import CANNOT, disable_packing, last_layer
 from rewardlab.modeling.prefix_tree import Ids
+from rewardlab.modeling.preparing import drops_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENGINES = ("auto", "tree", "packed", "padded")
 
-# float32 rounding, relative to the largest score (at least 1) and to the gradient's norm. A wrong mask or position
+# float32 rounding, relative to the largest score (at least 0.05) and to the gradient's norm. A wrong mask or position
 # moves scores by orders of magnitude more.
 SCORE_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
+_SMALLEST_SCALE = 0.05
 # Nothing is known of a model in bfloat16 or float16 but that it keeps 8 bits or more.
 LOW_PRECISION_TOLERANCE = 0.02
 
 _TOKENS_COMPARED = 600
 _BUSHY_PREFIX, _BUSHY_COMPLETIONS = 48, 12
 
+_ROPE_BY_BATCH = {"dynamic", "longrope"}
 _EXACT_LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -52,7 +55,8 @@ class LayoutChoice:
         refused: Better layouts that it cannot have: (layout, reason).
         score_difference: Largest difference between a score in this layout and in the plain padded forward; None for
             the padded layout, which is that forward.
-        gradient_difference: Relative difference of the gradient's norm; None where it was not compared.
+        gradient_difference: Norm of the gradients' difference, relative to the gradient's; None where it was not
+            compared.
     """
 
     layout: Layout
@@ -71,7 +75,7 @@ class LayoutChoice:
         if self.score_difference is not None:
             text += f", scores within {self.score_difference:.1e} of the padded forward"
         if self.gradient_difference is not None:
-            text += f", gradient norm within {self.gradient_difference:.1e}"
+            text += f", gradient within {self.gradient_difference:.1e}"
         return text + "".join(f"; not {layout}: {reason}" for layout, reason in self.refused)
 
 
@@ -105,7 +109,7 @@ def choose_layout(
         return LayoutChoice("padded")
     groups = _sample(groups)
     if model.device.type == "cuda":
-        groups.append(_bushy_group(groups))
+        groups.append(_bushy_group(groups, longest))
     candidates: list[Layout] = ["pruned"]
     if reads_last_token(model):
         candidates = ["packed"] if engine == "packed" else ["tree", "packed"]
@@ -120,6 +124,8 @@ def choose_layout(
                 allowed = _tolerance(model, reference, groups, with_gradients, autocast)
             try:
                 found = _measure(Engine(model, layout), groups, with_gradients, autocast)
+            except torch.OutOfMemoryError:
+                raise
             except (CheckpointError, *CANNOT) as error:
                 reason = str(getattr(error, "message", error)).split("\n")[0]
             else:
@@ -145,10 +151,10 @@ def _sample(groups: Sequence[Sequence[Ids]]) -> list[list[Ids]]:
     return sample
 
 
-def _bushy_group(groups: Sequence[Sequence[Ids]]) -> list[Ids]:
+def _bushy_group(groups: Sequence[Sequence[Ids]], longest: int) -> list[Ids]:
     """Many one-token completions of one prompt: CUDA computes these with another kernel than few long ones."""
     ids = [i for group in groups for sequence in group for i in sequence]
-    prefix = list(groups[0][0])[:_BUSHY_PREFIX]
+    prefix = list(groups[0][0])[: min(_BUSHY_PREFIX, longest - 1)]
     return [[*prefix, i] for i in sorted(set(ids))[:_BUSHY_COMPLETIONS]]
 
 
@@ -176,24 +182,16 @@ def rule_against(model: PreTrainedModel, layout: Layout, longest: int, *, traini
     chunk = getattr(config, "attention_chunk_size", None)
     if chunk and longest > chunk:
         return f"its attention goes by chunks of {chunk} tokens, and sequences have up to {longest}"
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {r.get("rope_type") for r in (rope, *(r for r in rope.values() if isinstance(r, dict)))}
+    trained = rope.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
+    if kinds & _ROPE_BY_BATCH and trained and longest > trained:
+        return f"its rotary positions change with the longest sequence of a batch beyond {trained} tokens"
     if training and drops_out(model):
         return "its dropout is on; disable_dropout switches it off"
-    if training and layout == "tree" and any(m.p for name, m in _dropouts(model) if "lora_dropout" in name):
+    if training and layout == "tree" and drops_out(model, adapters=True):
         return "with adapter dropout the completions of a prompt would share its mask"
     return None
-
-
-def _dropouts(model: nn.Module) -> list[tuple[str, nn.Dropout]]:
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
-
-
-def drops_out(model: nn.Module) -> bool:
-    """Whether the model's own dropout is on; attention layers hold theirs as a plain number."""
-    return any(m.p for name, m in _dropouts(model) if "lora_dropout" not in name) or any(
-        isinstance(value, float) and value and "dropout" in field
-        for module in model.modules()
-        for field, value in vars(module).items()
-    )
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
@@ -204,17 +202,19 @@ class _Measured:
     """What one way of computing gave."""
 
     scores: Tensor
-    gradient_norm: float | None
+    gradients: tuple[Tensor, ...]
     forwards: tuple[Forward, ...]
     layers_seen: frozenset[int] = frozenset()
     windows_seen: frozenset[int | None] = frozenset()
 
     def difference(self, reference: _Measured) -> tuple[float, float | None]:
-        """Largest score difference, and relative difference of the gradient norms; inf where one is not a number."""
+        """Largest score difference, and relative difference of the gradients; inf where one is not a number."""
         scores = float((self.scores - reference.scores).abs().max())
         gradient = None
-        if self.gradient_norm is not None and reference.gradient_norm is not None:
-            gradient = abs(self.gradient_norm - reference.gradient_norm) / max(reference.gradient_norm, 1e-12)
+        if reference.gradients:
+            pairs = zip(self.gradients, reference.gradients, strict=True)
+            apart = torch.nn.utils.get_total_norm([mine - theirs for mine, theirs in pairs])
+            gradient = float(apart) / max(float(torch.nn.utils.get_total_norm(reference.gradients)), 1e-12)
         return (
             scores if math.isfinite(scores) else math.inf,
             gradient if gradient is None or math.isfinite(gradient) else math.inf,
@@ -246,10 +246,12 @@ class _Tolerance:
 
     def refusal(self, scores: float, gradient: float | None) -> str | None:
         """What differs too much, in words."""
+        if not math.isfinite(scores):
+            return "its scores are not finite numbers"
         if scores > self.scores:
             return f"its scores differ from the padded forward's by {scores:.1e} (allowed {self.scores:.1e})"
         if gradient is not None and gradient > self.gradient:
-            return f"its gradient norm differs by {gradient:.1e} of the padded forward's (allowed {self.gradient:.1e})"
+            return f"its gradient differs by {gradient:.1e} from the padded forward's (allowed {self.gradient:.1e})"
         return None
 
 
@@ -260,7 +262,7 @@ def _tolerance(
     with_gradients: bool,
     autocast: torch.dtype | None,
 ) -> _Tolerance:
-    largest = max(1.0, float(reference.scores.abs().max()))
+    largest = max(_SMALLEST_SCALE, float(reference.scores.abs().max()))
     if model.dtype not in (torch.float32, torch.float64):
         return _Tolerance(LOW_PRECISION_TOLERANCE * largest, 5 * LOW_PRECISION_TOLERANCE)
     scores, gradient = SCORE_TOLERANCE * largest, GRADIENT_TOLERANCE
@@ -273,7 +275,10 @@ def _tolerance(
 def _measure(
     engine: Engine, groups: Sequence[Sequence[Ids]], with_gradients: bool, autocast: torch.dtype | None = None
 ) -> _Measured:
-    """Scores of all completions, and the norm of the gradient of a fixed mixture of them."""
+    """Scores of all completions, and the gradient of a fixed mixture of them.
+
+    The gradients are held for as long as the comparison: less than an optimiser's state, which is not there yet.
+    """
     model = engine.model
     was_training = model.training
     model.eval()  # adapter dropout would differ from one run to the next
@@ -300,12 +305,9 @@ def _measure(
                 if forward.row is not None:
                     layers.update(inputs["packing_plan"].layers_seen)
                     windows.update(inputs["packing_plan"].windows_seen)
-        norm = None
-        if with_gradients:
-            grads = [p.grad for p in trainable if p.grad is not None]
-            norm = float(torch.nn.utils.get_total_norm(grads))
+        gradients = tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in trainable)
     finally:
         for parameter in trainable:
             parameter.grad = None
         model.train(was_training)
-    return _Measured(scores, norm, tuple(forwards), frozenset(layers), frozenset(windows))
+    return _Measured(scores, gradients, tuple(forwards), frozenset(layers), frozenset(windows))

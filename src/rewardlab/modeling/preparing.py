@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
@@ -145,15 +146,35 @@ def set_dropout_to_zero(model: nn.Module) -> None:
 
     Both completions of a pair, and training and scoring, then see the same network.
     """
+    for module, field in _random_fields(model, adapters=False):
+        setattr(module, field, 0.0)
+
+
+def drops_out(model: nn.Module, *, adapters: bool = False) -> bool:
+    """Whether anything in a model is random while it is trained.
+
+    Args:
+        model: The model.
+        adapters: Look at the dropout of adapters instead of the model's own.
+    """
+    return any(getattr(module, field) for module, field in _random_fields(model, adapters=adapters))
+
+
+def _random_fields(model: nn.Module, *, adapters: bool) -> Iterator[tuple[nn.Module, str]]:
+    """Where a model keeps the probabilities and amplitudes of its randomness.
+
+    Attention modules, layers and routers hold theirs as a plain number, under one of a few names.
+    """
     for name, module in model.named_modules():
-        if "lora_dropout" in name:
+        if ("lora_dropout" in name) != adapters:
             continue
         if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        # Attention modules hold their probability as a plain number, under one of a few names.
+            yield module, "p"
         for field, value in list(vars(module).items()):
-            if isinstance(value, float) and ("dropout" in field or field.endswith("pdrop")):
-                setattr(module, field, 0.0)
+            if isinstance(value, float) and (
+                "dropout" in field or field.endswith(("pdrop", "layerdrop")) or "jitter" in field
+            ):
+                yield module, field
 
 
 def _load_base(

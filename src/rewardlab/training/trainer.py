@@ -28,9 +28,9 @@ from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.engine import Engine, Forward, Planner
 from rewardlab.modeling.head import head_name, reads_last_token, use_float32_head
 from rewardlab.modeling.loading import position_limit
-from rewardlab.modeling.parity import LayoutChoice, choose_layout, drops_out
+from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.prefix_tree import TokenCount, count_tokens
-from rewardlab.modeling.preparing import inner_model, set_dropout_to_zero
+from rewardlab.modeling.preparing import drops_out, inner_model, set_dropout_to_zero
 from rewardlab.objectives import OBJECTIVES, BradleyTerry, GroupedPairs, PairTargets
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import (
