@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, chain
 
@@ -333,3 +334,15 @@ def test_an_empty_sequence_is_refused(make_model, layout: str) -> None:
         planner.forwards([[5, 6], []])
     with pytest.raises(ValueError, match="sequence 1 has no ids"):
         planner.parts([[[5, 6], []]])
+
+
+def test_threads_that_share_a_model_do_not_disturb_each_other(make_model) -> None:
+    """Which attention a model calls is a setting of the model: without turns, a tree would run with the padded one."""
+    model = make_model("llama")
+    sequences = SEQUENCES
+    engines = [Engine(model, "tree", 40), Engine(model, "padded", 40)]
+    expected = engines[1].score(sequences)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: engines[number % 2].score(sequences), range(24)))
+    for scores in found:
+        assert scores == pytest.approx(expected, abs=1e-5)

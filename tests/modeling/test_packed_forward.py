@@ -288,3 +288,31 @@ def test_training_mode_and_gradients_survive_enabling(make_model) -> None:
     enable_packing(model)
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_forward_that_others_have_replaced_is_not_pushed_aside(make_model) -> None:
+    model = make_model("llama")
+    own = model.forward
+    calls = []
+
+    def theirs(*args: Any, **kwargs: Any) -> Any:
+        calls.append(kwargs)
+        return own(*args, **kwargs)
+
+    model.forward = theirs
+    with pytest.raises(CheckpointError, match="has been replaced"):
+        enable_packing(model)
+    assert model.forward is theirs
+    del model.forward
+    enable_packing(model)
+    packing = model.forward
+    model.forward = lambda *args, **kwargs: packing(*args, **kwargs)  # as accelerate wraps one for autocast
+    outer = model.forward
+    disable_packing(model)
+    assert model.forward is outer
+
+
+def test_a_model_in_bfloat16_is_pruned_too(make_model) -> None:
+    model = make_model("llama").to(torch.bfloat16)
+    enable_packing(model)
+    assert getattr(model, _STATE).prunes == "rows"

@@ -62,6 +62,14 @@ def llama(make_model):
             {"attention_chunk_size": LONGEST - 1},
             "its attention goes by chunks of 39 tokens, and sequences have up to 40",
         ),
+        (
+            "llama",
+            {
+                "max_position_embeddings": LONGEST - 1,
+                "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+            },
+            "its rotary positions change with the longest sequence of a batch beyond 39 tokens",
+        ),
     ],
 )
 def test_rules_by_config(make_model, family: str, changes: dict[str, Any], reason: str) -> None:

@@ -99,7 +99,7 @@ def enable_packing(model: PreTrainedModel) -> None:
                 raise
             except CANNOT:
                 continue  # this way does not suit what the trunk does after its last layer
-            if are_alike(scores, whole):
+            if are_alike(scores, whole, model):
                 return
     except torch.OutOfMemoryError:
         raise
@@ -141,11 +141,13 @@ def require_own_forward(model: PreTrainedModel) -> None:
         )
 
 
-def are_alike(scores: Tensor, expected: Tensor) -> bool:
-    """Whether a pruned layer gives a model's scores, within the rounding of its dtype."""
+def are_alike(scores: Tensor, expected: Tensor, model: PreTrainedModel) -> bool:
+    """Whether a pruned layer gives a model's scores, within the rounding of what it computes in."""
     if scores.shape != expected.shape:
         return False
-    tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 0.05
+    device = model.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
+    tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 0.05
     largest = expected.float().abs().max().clamp(min=1e-3)
     return bool((scores.float() - expected.float()).abs().max() <= tolerance * largest)
 

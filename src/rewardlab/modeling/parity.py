@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +123,9 @@ def choose_layout(
                 reference = _measure(Engine(model, "padded"), groups, with_gradients)
                 allowed = _tolerance(model, reference, groups, with_gradients, autocast)
             try:
-                found = _measure(Engine(model, layout), groups, with_gradients, autocast)
+                with _precision(model, autocast):  # the layout is tried out in the precision of the run
+                    engine_of_layout = Engine(model, layout)
+                found = _measure(engine_of_layout, groups, with_gradients, autocast)
             except torch.OutOfMemoryError:
                 raise
             except (CheckpointError, *CANNOT) as error:
@@ -272,6 +274,10 @@ def _tolerance(
     return _Tolerance(scores, gradient)
 
 
+def _precision(model: PreTrainedModel, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
+    return nullcontext() if autocast is None else torch.autocast(model.device.type, autocast)
+
+
 def _measure(
     engine: Engine, groups: Sequence[Sequence[Ids]], with_gradients: bool, autocast: torch.dtype | None = None
 ) -> _Measured:
@@ -288,13 +294,12 @@ def _measure(
     weights = torch.randn(count, generator=torch.Generator().manual_seed(0))
     forwards, layers, windows = [], set(), set()
     starts = [sum(len(group) for group in groups[:i]) for i in range(len(groups))]
-    context: Any = nullcontext() if autocast is None else torch.autocast(model.device.type, autocast)
     trainable = [p for p in model.parameters() if p.requires_grad] if with_gradients else []
     try:
         for part in engine.planner.parts(groups):
             numbers = [starts[g] + k for g in part.groups for k in range(len(groups[g]))]
             for forward in part.forwards:
-                with torch.set_grad_enabled(with_gradients), context:
+                with torch.set_grad_enabled(with_gradients), _precision(model, autocast):
                     inputs = engine.arguments(forward)
                     values = model(**inputs).logits.squeeze(-1).float()
                 own = [numbers[i] for i in forward.indices]

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GROUPS_AT_STEP_0 = 32
+_GROUPS_AT_STEP_0 = 16
 
 
 class RewardTrainer(Trainer):
