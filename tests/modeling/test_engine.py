@@ -323,7 +323,7 @@ def test_a_planner_travels_to_workers_without_the_model(case: Case) -> None:
 
 def test_the_budget_by_default_suits_the_device(case: Case) -> None:
     assert case.engine().planner.tokens_per_batch == default_tokens_per_batch(torch.device("cpu")) == 4096
-    assert default_tokens_per_batch(torch.device("cuda")) == 16384
+    assert default_tokens_per_batch(torch.device("cuda")) == 8192
     assert case.engine().layout == case.layout
 
 

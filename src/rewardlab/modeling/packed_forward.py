@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _STATE = "_rewardlab_packing"
 
 # What a trunk fails with that is not made for what is asked of it.
-CANNOT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
+CANNOT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, AssertionError)
 
 
 class AttentionSwitch:
