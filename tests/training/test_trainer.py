@@ -434,6 +434,8 @@ trainer.train()
 if trainer.is_world_process_zero():
     weights = {n: p.detach() for n, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters()}
     torch.save({"weights": weights, "log": [e for e in trainer.state.log_history if "loss" in e]}, output + "/end.pt")
+trainer.accelerator.wait_for_everyone()
+trainer.accelerator.end_training()  # a rank that leaves without it may abort at its exit
 """
 
 
