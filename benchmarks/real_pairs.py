@@ -44,8 +44,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 # One configuration for every set: the preset of the mode, and these.
 ENCODER = {"max_length": 256}
 DECODER = {"max_length": 256, "learning_rate": 2e-3, "adam_beta2": 0.95}
-# The micro-batch changes no gradient; two pairs pad little on a CPU.
-MICRO_BATCH = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}
 
 
 def load(name: str, limit: int, seed: int) -> list[PromptGroup]:
@@ -87,7 +85,7 @@ def run_fold(train: list[PromptGroup], fold: list[PromptGroup], *, model: str, s
             eval_groups=fold,
             output_dir=Path(folder) / "rm",
             dtype="float32",
-            overrides={**overrides, **MICRO_BATCH, "seed": seed, "save_strategy": "no", "eval_strategy": "no"},
+            overrides={**overrides, "seed": seed, "save_strategy": "no", "eval_strategy": "no"},
             max_bad_fraction=1.0,
         )
     saved = result.saved
