@@ -173,12 +173,15 @@ def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    length = 0
-    for a, b in zip(first, second, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
+    """How many leading ids two sequences of one type share, by bisection over slices: they compare at C speed."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _without_oldest_turn(turns: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -25,9 +25,10 @@ from rewardlab.modeling.packed_forward import (
     CANNOT,
     AttentionSwitch,
     are_alike,
+    give_back_forwards,
     last_layer,
     require_own_forward,
-    without_checkpointing,
+    run_at_rows,
 )
 from rewardlab.modeling.tree_attention import Captured
 
@@ -126,13 +127,7 @@ def disable_encoder_pruning(model: PreTrainedModel) -> None:
     if not hasattr(model, _STATE):
         return
     getattr(model, _STATE).use(None)
-    if getattr(vars(model).get("forward"), "__func__", None) is not _forward:
-        return  # others have put theirs around it, which may be kept
-    delattr(model, _STATE)
-    del model.forward
-    layer = last_layer(model)
-    if layer is not None:
-        vars(layer).pop("forward", None)
+    give_back_forwards(model, _STATE, _forward)
 
 
 def _forward(self: PreTrainedModel, *args: Any, packing_plan: FirstRow | None = None, **kwargs: Any) -> Any:
@@ -147,31 +142,8 @@ def _last_layer_forward(
     self: nn.Module, hidden_states: Tensor, *args: Any, packing_plan: FirstRow | None = None, **kwargs: Any
 ) -> Any:
     """The last layer for the first token alone; as it was without a plan."""
-    own = type(self).forward
     if packing_plan is None:
-        return own(self, hidden_states, *args, **kwargs)
-    width = hidden_states.shape[1]
-    with without_checkpointing(self):
-        try:
-            own(self, hidden_states, *args, packing_plan=_Capture(), **kwargs)
-        except Captured as captured:
-            at_first = _AtFirstRow(captured.key, captured.value)
-            packing_plan.was_used = True
-        else:
-            raise RuntimeError("its attention does not go through transformers' attention interface")
-        return own(
-            self,
-            hidden_states[:, :1],
-            *(_first(value, width) for value in args),
-            packing_plan=at_first,
-            **{name: _first(value, width) for name, value in kwargs.items()},
-        )
-
-
-def _first(value: Any, width: int) -> Any:
-    """Whatever is given per token, (batch, width, ...), at the first token only; also inside tuples."""
-    if isinstance(value, Tensor):
-        return value[:, :1] if value.ndim >= 2 and value.shape[1] == width else value
-    if isinstance(value, tuple):
-        return tuple(_first(item, width) for item in value)
-    return value
+        return type(self).forward(self, hidden_states, *args, **kwargs)
+    out = run_at_rows(self, hidden_states, args, kwargs, slice(0, 1), _Capture(), _AtFirstRow)
+    packing_plan.was_used = True
+    return out

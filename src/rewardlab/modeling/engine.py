@@ -137,8 +137,7 @@ class Planner:
             return [self._padded(sequences, bucket) for bucket in buckets]
         sequences = [self._until_readout(sequence) for sequence in sequences]
         trees = self._split(share_prefixes(sequences) if self.layout == "tree" else without_sharing(sequences))
-        rows = fill_rows([tree.num_tokens for tree in trees], self.tokens_per_batch)
-        return [self._packed([trees[i] for i in row]) for row in rows]
+        return self._rows_of(trees)
 
     def parts(self, groups: Sequence[Sequence[Ids]]) -> list[Part]:
         """The forwards of one micro-batch, such that each group's completions stay together.
@@ -161,9 +160,7 @@ class Planner:
         parts = []
         for i, size in enumerate(sizes):  # the largest first: what does not fit in memory is met at once
             if size > self.tokens_per_batch:
-                trees = self._split(forest[i])
-                rows = fill_rows([tree.num_tokens for tree in trees], self.tokens_per_batch)
-                parts.append(Part((i,), tuple(self._packed([trees[t] for t in row]) for row in rows)))
+                parts.append(Part((i,), tuple(self._rows_of(self._split(forest[i])))))
         fitting = [i for i, size in enumerate(sizes) if size <= self.tokens_per_batch]
         for row in fill_rows([sizes[i] for i in fitting], self.tokens_per_batch):
             members = [fitting[i] for i in row]
@@ -197,6 +194,10 @@ class Planner:
         while stop > 1 and sequence[stop - 1] == self._pad_id:
             stop -= 1
         return sequence[:stop]
+
+    def _rows_of(self, trees: Sequence[Tree]) -> list[Forward]:
+        rows = fill_rows([tree.num_tokens for tree in trees], self.tokens_per_batch)
+        return [self._packed([trees[i] for i in row]) for row in rows]
 
     def _packed(self, trees: Sequence[Tree]) -> Forward:
         row = lay_out(trees)

@@ -13,8 +13,9 @@ those keys and values. That is exact, and knows no model's code beyond "the last
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -118,14 +119,22 @@ def disable_packing(model: PreTrainedModel) -> None:
     if not hasattr(model, _STATE):
         return
     getattr(model, _STATE).attention.use(None)
-    if getattr(vars(model).get("forward"), "__func__", None) is not _forward:
-        return  # others have put theirs around it, which may be kept: called without a plan it is the model's own
-    delattr(model, _STATE)
+    give_back_forwards(model, _STATE, _forward)
+
+
+def give_back_forwards(model: PreTrainedModel, state: str, forward: Callable[..., Any]) -> None:
+    """Take a forward of ours, and what belongs to it, off a model and its last layer.
+
+    Others may have put theirs around ours. Then it stays: called without a plan it is the model's own.
+    """
+    if getattr(vars(model).get("forward"), "__func__", None) is not forward:
+        return
+    delattr(model, state)
     del model.forward
     layer = last_layer(model)
     if layer is not None:
         vars(layer).pop("forward", None)
-        vars(layer).pop(_STATE, None)
+        vars(layer).pop(state, None)
 
 
 def require_own_forward(model: PreTrainedModel) -> None:
@@ -245,22 +254,10 @@ def _last_layer_forward(
         if packing_plan is not None:
             kwargs["packing_plan"] = packing_plan
         return own(self, hidden_states, *args, **kwargs)
-    total, rows = hidden_states.shape[1], packing_plan.readout
-    with without_checkpointing(self):
-        try:
-            with _without_queries(self):
-                own(self, hidden_states, *args, packing_plan=CapturePlan(packing_plan), **kwargs)
-        except Captured as captured:
-            at_readout = ReadoutPlan(packing_plan, captured.key, captured.value)
-        else:
-            raise RuntimeError(f"{type(self).__name__} does not call the attention interface")
-        out = own(
-            self,
-            hidden_states[:, rows],
-            *(_at_rows(value, rows, total) for value in args),
-            packing_plan=at_readout,
-            **{name: _at_rows(value, rows, total) for name, value in kwargs.items()},
-        )
+    rows = packing_plan.readout
+    out = run_at_rows(
+        self, hidden_states, args, kwargs, rows, CapturePlan(packing_plan), partial(ReadoutPlan, packing_plan)
+    )
     if packing.prunes == "rows":
         return out
     first = out[0] if isinstance(out, tuple) else out
@@ -268,19 +265,61 @@ def _last_layer_forward(
     return (full, *out[1:]) if isinstance(out, tuple) else full
 
 
-def _at_rows(value: Any, rows: Tensor, total: int) -> Any:
-    """Whatever is given per token, at some tokens only: tensors of shape (1, T, ...), also inside containers."""
+def run_at_rows(
+    layer: nn.Module,
+    hidden_states: Tensor,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    rows: Tensor | slice,
+    capture: Any,
+    attend: Callable[[Tensor, Tensor], Any],
+) -> Any:
+    """Run a layer as far as its keys and values, then whole, at some tokens only.
+
+    Args:
+        layer: The layer.
+        hidden_states: Shape (batch, width, hidden).
+        args: What else it is given.
+        kwargs: The same by name, without the plan.
+        rows: The tokens, as an index into the width.
+        capture: The plan under which its attention raises :class:`~rewardlab.modeling.tree_attention.Captured`.
+        attend: Keys and values of all tokens -> the plan under which the given tokens attend to them.
+
+    Returns:
+        What the layer returns, for these tokens.
+    """
+    own, shape = type(layer).forward, hidden_states.shape[:2]
+    with _without_checkpointing(layer):
+        try:
+            with _without_queries(layer):
+                own(layer, hidden_states, *args, packing_plan=capture, **kwargs)
+        except Captured as captured:
+            plan = attend(captured.key, captured.value)
+        else:
+            raise RuntimeError("its attention does not go through transformers' attention interface")
+        return own(
+            layer,
+            hidden_states[:, rows],
+            *(_at_rows(value, rows, shape) for value in args),
+            packing_plan=plan,
+            **{name: _at_rows(value, rows, shape) for name, value in kwargs.items()},
+        )
+
+
+def _at_rows(value: Any, rows: Tensor | slice, shape: torch.Size) -> Any:
+    """Whatever is given per token, at some tokens only: tensors (batch or 1, width, ...), also inside containers."""
     if isinstance(value, Tensor):
-        return value[:, rows] if value.ndim >= 2 and value.shape[:2] == (1, total) else value
+        per_token = value.ndim >= 2 and value.shape[0] in (1, shape[0]) and value.shape[1] == shape[1]
+        return value[:, rows] if per_token else value
     if isinstance(value, tuple | list):
-        return type(value)(_at_rows(item, rows, total) for item in value)
+        return type(value)(_at_rows(item, rows, shape) for item in value)
     if isinstance(value, dict):
-        return {name: _at_rows(item, rows, total) for name, item in value.items()}
+        return {name: _at_rows(item, rows, shape) for name, item in value.items()}
     return value
 
 
 @contextmanager
-def without_checkpointing(layer: nn.Module) -> Iterator[None]:
+def _without_checkpointing(layer: nn.Module) -> Iterator[None]:
     """Run a layer without gradient checkpointing of its own.
 
     From transformers 5.23 on a layer's class checkpoints inside its ``forward``. Keys and values that leave such a

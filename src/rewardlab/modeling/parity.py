@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rewardlab.errors import CheckpointError, ConfigError
 from rewardlab.modeling.encoder_pruning import disable_encoder_pruning
-from rewardlab.modeling.engine import Engine, Forward, Layout
+from rewardlab.modeling.engine import Engine, Layout
 from rewardlab.modeling.head import reads_last_token
 from rewardlab.modeling.packed_forward import CANNOT, disable_packing, last_layer
 from rewardlab.modeling.prefix_tree import Ids
@@ -205,7 +205,7 @@ class _Measured:
 
     scores: Tensor
     gradients: tuple[Tensor, ...]
-    forwards: tuple[Forward, ...]
+    is_packed: bool
     layers_seen: frozenset[int] = frozenset()
     windows_seen: frozenset[int | None] = frozenset()
 
@@ -224,7 +224,7 @@ class _Measured:
 
     def refusal(self, model: PreTrainedModel, longest: int) -> str | None:
         """What the run over packed rows showed about the model's layers."""
-        if not any(forward.row for forward in self.forwards):
+        if not self.is_packed:
             return None
         layer = last_layer(model)
         config = model.config.get_text_config()
@@ -292,7 +292,7 @@ def _measure(
     scores = torch.zeros(count)
     # Weights of both signs, as differences of completions have.
     weights = torch.randn(count, generator=torch.Generator().manual_seed(0))
-    forwards, layers, windows = [], set(), set()
+    layers, windows = set[int](), set[int | None]()
     starts = [sum(len(group) for group in groups[:i]) for i in range(len(groups))]
     trainable = [p for p in model.parameters() if p.requires_grad] if with_gradients else []
     try:
@@ -306,7 +306,6 @@ def _measure(
                 scores[own] = values.detach().cpu()
                 if with_gradients:
                     torch.sum(values * weights[own].to(values.device)).backward()
-                forwards.append(forward)
                 if forward.row is not None:
                     layers.update(inputs["packing_plan"].layers_seen)
                     windows.update(inputs["packing_plan"].windows_seen)
@@ -315,4 +314,4 @@ def _measure(
         for parameter in trainable:
             parameter.grad = None
         model.train(was_training)
-    return _Measured(scores, gradients, tuple(forwards), frozenset(layers), frozenset(windows))
+    return _Measured(scores, gradients, engine.planner.is_packed, frozenset(layers), frozenset(windows))

@@ -131,7 +131,7 @@ def share_prefixes(sequences: Sequence[Ids]) -> list[Tree]:
         Trees that hold each sequence once; equal for any order of the sequences, but for their ``indices``.
     """
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
-    shared = [_shared(sequences[a], sequences[b]) for a, b in pairwise(order)]
+    shared = [common_prefix_length((sequences[a], sequences[b])) for a, b in pairwise(order)]
     path, forks = [_Fork(0)], []  # forks open at this place of the order; those done, each after all below it
     for index, border in zip(order, [*shared, 0], strict=False):
         if path[-1].depth < border:
@@ -194,21 +194,6 @@ class _Fork:
             total, weight = total + count, weight + count * d
         self.pays_below = (gain + weight) / total
         return [(self.pays_below, total)] + [join for join in joins if join[0] >= self.pays_below]
-
-
-def _shared(first: Ids, second: Ids) -> int:
-    """How many leading ids two sequences share, less what leaves each one of its own.
-
-    By bisection over slices: they compare at C speed.
-    """
-    low, high = 0, min(len(first), len(second)) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def split_tree(tree: Tree, budget: int) -> list[Tree]:

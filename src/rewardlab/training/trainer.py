@@ -122,6 +122,7 @@ class RewardTrainer(Trainer):
         self.eval_data = self._encoded_for_evaluation(eval_dataset) if eval_dataset else None
         self._engine: Engine | None = None
         self.layout: LayoutChoice | None = None
+        self._head: nn.Module = nn.Identity()  # looked for where it alone is trained
         self._eval_features: Tensor | None = None
         self._window: list[tuple[Tensor, PairTargets]] = []
         super().__init__(
@@ -256,7 +257,7 @@ class RewardTrainer(Trainer):
                 self._remember(outputs[-1], targets)
         else:
             targets = inputs["targets"].to(self.args.device)
-            outputs.append(self._head()(inputs["features"].to(self.args.device)).squeeze(-1))
+            outputs.append(self._head(inputs["features"].to(self.args.device)).squeeze(-1))
             losses.append(self.objective(outputs[-1], targets))
             self._remember(outputs[-1], targets)
         loss = torch.stack(losses).sum() * scale
@@ -335,10 +336,6 @@ class RewardTrainer(Trainer):
 
     # -- training the head alone -------------------------------------------------------------------------------------
 
-    def _head(self) -> nn.Module:
-        model = inner_model(self.accelerator.unwrap_model(self.model))
-        return model.get_submodule(head_name(model))
-
     def _only_head_is_trained(self) -> bool:
         """Whether all below the head stands still, so that what the head reads can be computed once."""
         model = inner_model(self.accelerator.unwrap_model(self.model))
@@ -352,6 +349,7 @@ class RewardTrainer(Trainer):
 
     def _compute_features(self, engine: Engine) -> None:
         logger.info("only the head is trained: what it reads is computed once, for all epochs")
+        self._head = engine.model.get_submodule(head_name(engine.model))
         examples = self.train_data.examples
         features = iter(self._features(examples, engine).split([len(e.sequences) for e in examples]))
         self.train_dataset = [FeaturedGroup(example, next(features)) for example in examples]
@@ -422,7 +420,7 @@ class RewardTrainer(Trainer):
         engine = self._engine_of_run()
         if self._eval_features is not None and self.eval_data and examples is self.eval_data.examples:
             with torch.no_grad():
-                return torch.tensor(self._head()(self._eval_features.to(self.args.device)).squeeze(-1).tolist())
+                return torch.tensor(self._head(self._eval_features.to(self.args.device)).squeeze(-1).tolist())
         with self.compute_loss_context_manager():
             mine = engine.score(sequences[rank::ranks])
         scores = torch.empty(len(sequences))
