@@ -1,7 +1,8 @@
 """The frozen records that every layer speaks in. No torch, no files, no tokenizer.
 
 A :class:`PromptGroup` is *the* record of rewardlab: one prompt, its completions, and what is known of them. A
-preference pair is a group of two completions with one :class:`Pair`; a row to score is a group with no pairs at all.
+preference pair is a group of two completions with one :class:`Pair`; a ranked list has a :class:`Ranking`, a checked
+solution its label, a judged chain of thought its :class:`Step` s; a row to score is a group of which nothing is known.
 Text keeps the form in which it came (a string, or messages), so that nothing is lost; :func:`conversation` gives the
 one canonical form that the chat template renders.
 """
@@ -12,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Message: TypeAlias = Mapping[str, Any]
 """One turn of a conversation, ``{"role": str, "content": str, ...}``; further keys travel to the chat template."""
@@ -61,21 +62,67 @@ def text_key(value: Text, *, role: str) -> str:
     return json.dumps(messages_of(value, role=role), sort_keys=True, ensure_ascii=True)
 
 
+Kind: TypeAlias = Literal["sequence", "token", "step"]
+"""What a model's head gives numbers for: the whole sequence, each completion token, or each step."""
+
+Aggregation: TypeAlias = Literal["mean", "min", "product", "last"]
+"""How the probabilities of a completion's tokens or steps become one."""
+
+
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """One preference inside a group: completion ``chosen`` was preferred to completion ``rejected``.
+class ReadOut:
+    """Where a model's numbers are read in a sequence, and how they become one score.
 
     Attributes:
-        chosen: Index of the preferred completion in the group.
+        kind: ``"sequence"``: one score at the end; ``"token"``: a logit at each completion token (outcome models);
+            ``"step"``: class logits at each step's end (process models).
+        aggregation: How tokens or steps become one score; None for ``"sequence"``.
+        num_classes: Outputs of the head: 1, or for steps 2 (incorrect, correct) or 3 (incorrect, neutral, correct).
+        separator: The token that ends each step; None for the other kinds.
+        split_at: Where the text of a completion that came without steps is split into steps; None: it is one step.
+        neutral_is_correct: Whether a step's score is P(correct) + P(neutral) instead of P(correct).
+    """
+
+    kind: Kind = "sequence"
+    aggregation: Aggregation | None = None
+    num_classes: int = 1
+    separator: str | None = None
+    split_at: str | None = None
+    neutral_is_correct: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that no head has."""
+        if (self.aggregation is None) != (self.kind == "sequence"):
+            raise ValueError(f"a read-out of kind {self.kind!r} cannot have the aggregation {self.aggregation!r}")
+        if (self.separator is None) != (self.kind != "step"):
+            raise ValueError(f"a read-out of kind {self.kind!r} cannot have the separator {self.separator!r}")
+        if self.num_classes not in ((2, 3) if self.kind == "step" else (1,)):
+            raise ValueError(f"a read-out of kind {self.kind!r} cannot have {self.num_classes} classes")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One comparison inside a group: completion ``chosen`` was preferred to ``rejected``, or they tied.
+
+    Attributes:
+        chosen: Index of the preferred completion in the group; of a tie, of one of the two.
         rejected: Index of the other one.
         margin: What the loss subtracts from the score difference (column ``margin``); None where the row has none.
         weight: What this pair counts in the loss and in the mean that divides it; must be > 0.
+        p_chosen: Probability that ``chosen`` is preferred, in [0, 1], e.g. the share of raters who did; None where the
+            row says only which was.
+        strength: How much better ``chosen`` is, >= 0, in the row's own units: its column ``strength``, else the
+            difference of its two ratings; None where it says neither.
+        tie: Whether the two were judged equally good.
     """
 
     chosen: int = 0
     rejected: int = 1
     margin: float | None = None
     weight: float = 1.0
+    p_chosen: float | None = None
+    strength: float | None = None
+    tie: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that would spoil a whole batch."""
@@ -83,19 +130,108 @@ class Pair:
             raise ValueError(f"a pair's weight must be finite and > 0, got {self.weight}")
         if self.margin is not None and not math.isfinite(self.margin):
             raise ValueError(f"a pair's margin must be finite, got {self.margin}")
+        if self.p_chosen is not None and not 0 <= self.p_chosen <= 1:
+            raise ValueError(f"a pair's p_chosen must be in [0, 1], got {self.p_chosen}")
+        if self.strength is not None and not (math.isfinite(self.strength) and self.strength >= 0):
+            raise ValueError(f"a pair's strength must be finite and >= 0, got {self.strength}")
+
+    @property
+    def target(self) -> float:
+        """The probability a soft label gives ``chosen``: ``p_chosen``, else 1/2 for a tie and 1 for a preference."""
+        if self.p_chosen is not None:
+            return self.p_chosen
+        return 0.5 if self.tie else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Completions of a group that were ranked together.
+
+    Attributes:
+        completions: Indices of the ranked completions in the group, at least two, each once.
+        ranks: Rank of each: 0 is best, equal ranks are a tie. None: not ranked, only known to be worse than all that
+            are (a top-k list). At least one is ranked.
+        weight: What this ranking counts in the loss and in the mean that divides it; must be > 0.
+    """
+
+    completions: tuple[int, ...]
+    ranks: tuple[int | None, ...]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what ranks nothing."""
+        object.__setattr__(self, "completions", tuple(self.completions))
+        object.__setattr__(self, "ranks", tuple(self.ranks))
+        if len(self.completions) < 2 or len(set(self.completions)) != len(self.completions):
+            raise ValueError(f"a ranking needs two or more different completions, got {self.completions}")
+        if len(self.ranks) != len(self.completions):
+            raise ValueError(f"{len(self.completions)} completions but {len(self.ranks)} ranks")
+        if all(rank is None for rank in self.ranks):
+            raise ValueError("a ranking in which no completion has a rank says nothing")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise ValueError(f"a ranking's weight must be finite and > 0, got {self.weight}")
+
+    def pairs(self, ratings: Sequence[float | None] = ()) -> tuple[Pair, ...]:
+        """All comparisons the ranking implies, ties included; the better completion is ``chosen``.
+
+        Args:
+            ratings: Ratings of all the group's completions; where both of a pair have one, their difference becomes
+                its strength.
+        """
+        place = {rank: number for number, rank in enumerate(sorted({r for r in self.ranks if r is not None}))}
+        order = sorted(
+            ((len(place) if rank is None else place[rank], rank is None, index))
+            for index, rank in zip(self.completions, self.ranks, strict=True)
+        )
+        found = []
+        for number, (better, _, chosen) in enumerate(order):
+            for worse, unranked, rejected in order[number + 1 :]:
+                tie = better == worse
+                if tie and unranked:
+                    continue
+                first, second = (ratings[chosen], ratings[rejected]) if ratings else (None, None)
+                strength = None if first is None or second is None else abs(first - second)
+                found.append(Pair(chosen, rejected, strength=strength, tie=tie, weight=self.weight))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a solution.
+
+    Attributes:
+        text: Its text, without a separator.
+        label: +1 correct, 0 neutral, -1 incorrect; None where nobody judged it.
+    """
+
+    text: str
+    label: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse labels that mean nothing here."""
+        if self.label not in (None, -1, 0, 1) or isinstance(self.label, bool):
+            raise ValueError(f"a step's label must be +1, 0, -1 or None, got {self.label!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class PromptGroup:
     """One prompt with K >= 1 completions and what is known of them.
 
+    What is known of single completions (ratings, attributes, labels, steps) stands in tuples of length K, or is empty
+    where nothing is known of any.
+
     Attributes:
         prompt: The prompt, text or messages (``""`` where a row has none).
         completions: K completions, each text or messages.
-        pairs: The preferences between them; empty for rows that are only to be scored.
+        pairs: The preferences between them; where there are rankings and no pairs, all those that the rankings imply.
         id: The row's own id, as it came (text or integer); None where it has none.
         subset: The row's subset, for tables per subset.
         source: Where it was read, ``"pairs.jsonl:17"``; None for groups made in memory.
+        rankings: Completions that were ranked together.
+        ratings: Rating of each completion, higher is better, in the row's own units; None where one has none.
+        attributes: Ratings of each completion by attribute (``{"helpfulness": 3.0, ...}``).
+        labels: Outcome of each completion: the probability that it is correct (1 or 0 where it was checked), or None.
+        steps: The steps of each completion; an empty tuple where one has none.
     """
 
     prompt: Text
@@ -104,6 +240,11 @@ class PromptGroup:
     id: str | int | None = None
     subset: str | None = None
     source: str | None = None
+    rankings: tuple[Ranking, ...] = ()
+    ratings: tuple[float | None, ...] = ()
+    attributes: tuple[Mapping[str, float], ...] = ()
+    labels: tuple[float | None, ...] = ()
+    steps: tuple[tuple[Step, ...], ...] = ()
 
     def __post_init__(self) -> None:
         """Accept lists where tuples are stored, so that groups can be written by hand."""
@@ -111,12 +252,27 @@ class PromptGroup:
             raise ValueError(f"completions must be a list of at least one, got {self.completions!r}")
         object.__setattr__(self, "prompt", as_text(self.prompt))
         object.__setattr__(self, "completions", tuple(as_text(c) for c in self.completions))
-        object.__setattr__(self, "pairs", tuple(self.pairs))
+        for name in ("ratings", "attributes", "labels", "steps"):
+            value = tuple(getattr(self, name))
+            if value and len(value) != len(self.completions):
+                raise ValueError(f"{len(self.completions)} completions but {len(value)} {name}")
+            object.__setattr__(self, name, value)
+        for value in (*self.ratings, *self.labels):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"ratings and labels must be finite, got {value}")
+        if any(label is not None and not 0 <= label <= 1 for label in self.labels):
+            raise ValueError(f"labels must be probabilities, in [0, 1], got {self.labels}")
+        object.__setattr__(self, "steps", tuple(tuple(steps) for steps in self.steps))
+        object.__setattr__(self, "rankings", tuple(self.rankings))
+        count = len(self.completions)
+        for ranking in self.rankings:
+            if not all(0 <= i < count for i in ranking.completions):
+                raise ValueError(f"{ranking} names completions beyond the {count}")
+        implied = (pair for ranking in self.rankings for pair in ranking.pairs(self.ratings))
+        object.__setattr__(self, "pairs", tuple(self.pairs or implied))
         for pair in self.pairs:
-            if pair.chosen == pair.rejected or not all(
-                0 <= i < len(self.completions) for i in (pair.chosen, pair.rejected)
-            ):
-                raise ValueError(f"{pair} does not name two of the {len(self.completions)} completions")
+            if pair.chosen == pair.rejected or not all(0 <= i < count for i in (pair.chosen, pair.rejected)):
+                raise ValueError(f"{pair} does not name two of the {count} completions")
 
     @property
     def prompt_key(self) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rewardlab.errors import CheckpointError
-from rewardlab.modeling.head import Float32Head, head_name, initialise_head, reads_last_token, use_float32_head
+from rewardlab.modeling.head import Float32Head, head_name, initialise_head, is_decoder, use_float32_head
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "deberta_v2", "modernbert"])
@@ -15,7 +15,7 @@ def test_head_is_found_by_shape(make_model, family: str) -> None:
     model = make_model(family)
     expected = "classifier" if family in ("bert", "deberta_v2", "modernbert") else "score"
     assert head_name(model) == expected
-    assert reads_last_token(model) == (expected == "score")
+    assert is_decoder(model) == (expected == "score")
 
 
 def test_replacing_the_head_keeps_names_and_values(make_model) -> None:
@@ -55,5 +55,5 @@ def test_start_depends_on_the_seed_alone() -> None:
 
 
 def test_a_model_without_one_scalar_head_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="has 0 linear layers with one output"):
+    with pytest.raises(CheckpointError, match="has 0 linear layers with 1 outputs"):
         head_name(nn.Sequential(nn.Linear(3, 2)))

@@ -22,7 +22,7 @@ from rewardlab.data.encoding import Encoder
 from rewardlab.data.template import SealedTemplate, template_hash
 from rewardlab.errors import ContractError
 from rewardlab.modeling.contract import Contract, ReferenceStatistics
-from rewardlab.modeling.head import reads_last_token
+from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import quiet_transformers
 from rewardlab.modeling.verification import (
     Verification,
@@ -105,7 +105,7 @@ def save_reward_model(
     contract = Contract(
         architecture=type(model).__name__,
         objective=dict(provenance.objective),
-        read_out="last token that is not padding" if reads_last_token(model) else "pooled by the architecture",
+        read_out="last token that is not padding" if is_decoder(model) else "pooled by the architecture",
         template_sha256=template_hash(tokenizer),
         template_origin=template.origin,
         template_changes=list(template.changes),

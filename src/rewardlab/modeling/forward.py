@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from rewardlab.modeling.head import reads_last_token
+from rewardlab.modeling.head import is_decoder
 
 
 def pad(sequences: Sequence[Sequence[int]], pad_id: int, *, side: str = "right", extra: int = 0) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ def takes_position_ids(model: nn.Module) -> bool:
 
     Encoders keep their own rule: their positions do not always start at 0 (RoBERTa), and their padding is on the right.
     """
-    return reads_last_token(model) and "position_ids" in inspect.signature(model.forward).parameters
+    return is_decoder(model) and "position_ids" in inspect.signature(model.forward).parameters
 
 
 def input_names(model: nn.Module) -> list[str]:

@@ -30,13 +30,13 @@ class Float32Head(nn.Linear):
         return head
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Scores of hidden states.
+        """Scores, or class logits, of hidden states.
 
         Args:
             hidden_states: Shape (..., hidden), any float dtype.
 
         Returns:
-            Shape (..., 1), float32.
+            Shape (..., outputs), float32.
         """
         bias = None if self.bias is None else self.bias.float()
         with torch.autocast(hidden_states.device.type, enabled=False):
@@ -44,24 +44,36 @@ class Float32Head(nn.Linear):
 
 
 def head_name(model: nn.Module) -> str:
-    """Dotted name of the model's head: its only linear layer with one output outside the trunk.
+    """Dotted name of the model's head: its only linear layer outside the trunk with as many outputs as it has labels.
+
+    A causal language model's head is its output embedding.
 
     Raises:
         CheckpointError: There is none, or more than one.
     """
     trunk = getattr(model, "base_model_prefix", "")
+    outputs = num_outputs(model)
     names = {
         # PEFT keeps the head twice below its own name: as it was, and as it is trained.
         name.split(".original_module")[0].split(".modules_to_save.")[0]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == 1 and name.split(".")[0] != trunk
+        if isinstance(module, nn.Linear) and module.out_features == outputs and name.split(".")[0] != trunk
     }
     if len(names) != 1:
         raise CheckpointError(
-            f"{type(model).__name__} has {len(names)} linear layers with one output outside its trunk, expected one",
-            hint="rewardlab needs a *ForSequenceClassification model with num_labels=1",
+            f"{type(model).__name__} has {len(names)} linear layers with {outputs} outputs outside its trunk, expected "
+            "one",
+            hint="rewardlab needs a *ForSequenceClassification model with num_labels=1, or a *ForTokenClassification",
         )
     return names.pop()
+
+
+def num_outputs(model: nn.Module) -> int:
+    """How many numbers the model's head gives for a row: its labels, or the vocabulary of a causal language model."""
+    embedding = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if embedding is not None:
+        return int(embedding.weight.shape[0])
+    return int(getattr(getattr(model, "config", None), "num_labels", 1))
 
 
 def use_float32_head(model: nn.Module) -> Float32Head:
@@ -97,6 +109,10 @@ def initialise_head(head: nn.Linear, seed: int) -> None:
             head.bias.zero_()
 
 
-def reads_last_token(model: nn.Module) -> bool:
-    """Whether the score is read at the last token (decoders), or pooled by the model's own rule (encoders)."""
-    return head_name(model) == "score"
+def is_decoder(model: nn.Module) -> bool:
+    """Whether the model is a decoder, whose tokens see only what came before them.
+
+    transformers calls the head of its decoders ``score`` (a language model's: ``lm_head``), of its encoders
+    ``classifier``. A decoder with an encoder's head is taken for an encoder, which costs speed and changes no score.
+    """
+    return head_name(model) in ("score", "lm_head")

@@ -21,7 +21,7 @@ from torch import Tensor
 from rewardlab.errors import CheckpointError, ConfigError
 from rewardlab.modeling.encoder_pruning import disable_encoder_pruning
 from rewardlab.modeling.engine import Engine, Layout
-from rewardlab.modeling.head import reads_last_token
+from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.packed_forward import CANNOT, disable_packing, last_layer
 from rewardlab.modeling.prefix_tree import Ids
 from rewardlab.modeling.preparing import drops_out
@@ -111,7 +111,7 @@ def choose_layout(
     if model.device.type == "cuda":
         groups.append(_bushy_group(groups, longest))
     candidates: list[Layout] = ["pruned"]
-    if reads_last_token(model):
+    if is_decoder(model):
         candidates = ["packed"] if engine == "packed" else ["tree", "packed"]
     refused: list[tuple[str, str]] = []
     reference: _Measured | None = None

@@ -24,7 +24,7 @@ from rewardlab.errors import ContractError
 from rewardlab.modeling.contract import Contract, Probe
 from rewardlab.modeling.engine import Layout, score_sequences
 from rewardlab.modeling.forward import model_inputs, pad, score_batch
-from rewardlab.modeling.head import reads_last_token
+from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import DTYPES, RewardModel, load_reward_model, quiet_transformers
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.probes import probe_groups
@@ -197,7 +197,7 @@ def verify_checkpoint(
     for layout in layouts.get(choice.layout, ()):
         ways[_WAYS[layout]] = partial(score_sequences, model, ids, layout=layout)
     notes += [f"not scored in the layout {layout}: {reason}" for layout, reason in choice.refused]
-    if not reads_last_token(model):
+    if not is_decoder(model):
         del ways["padded on the left"]
         notes.append("padding on the left is not checked: an encoder is read at its first token")
     checks += [_compare(name, way(), probes, tolerance) for name, way in ways.items()]

@@ -23,7 +23,7 @@ from rewardlab.data.ledger import Ledger
 from rewardlab.data.loading import MAX_BAD_FRACTION
 from rewardlab.data.merging import count_merged
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.modeling.head import reads_last_token
+from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import position_limit, quiet_transformers
 from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner_model, prepare_for_training
 from rewardlab.training.arguments import RewardArguments
@@ -122,7 +122,7 @@ def train_reward_model(
         disable_dropout=bool(overrides.get("disable_dropout", True)),
         trust_remote_code=trust_remote_code,
     )
-    preset_name = mode if mode != "full" or reads_last_token(inner_model(prepared.model)) else "encoder"
+    preset_name = mode if mode != "full" or is_decoder(inner_model(prepared.model)) else "encoder"
     for change in prepared.template.changes:
         report(f"chat template: {change}")
     arguments = _arguments(output_dir, prepared, PRESETS[preset_name], dtype, overrides, train_groups, eval_groups)

@@ -26,7 +26,7 @@ from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.engine import Engine, Forward, Planner
-from rewardlab.modeling.head import head_name, reads_last_token, use_float32_head
+from rewardlab.modeling.head import head_name, is_decoder, use_float32_head
 from rewardlab.modeling.loading import position_limit
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.prefix_tree import TokenCount, count_tokens
@@ -345,7 +345,7 @@ class RewardTrainer(Trainer):
             return False
         if self.accelerator.num_processes > 1 or drops_out(model):
             return False
-        return self._engine_of_run().layout != "padded" or not reads_last_token(model)
+        return self._engine_of_run().layout != "padded" or not is_decoder(model)
 
     def _compute_features(self, engine: Engine) -> None:
         logger.info("only the head is trained: what it reads is computed once, for all epochs")
