@@ -49,6 +49,10 @@ class CompletionTooLongError(DataError):
     """A completion that does not fit the maximum length even with all of its prompt cut away."""
 
 
+class StepBoundaryError(DataError):
+    """A solution whose steps cannot be told apart in its token ids."""
+
+
 class CheckpointError(RewardLabError):
     """A model directory that cannot be trusted to give scores."""
 

@@ -7,18 +7,23 @@ Truncation depends on the sequence alone, never on its group, so that a score do
 the template puts in front and the system turn stay, the oldest whole turns go first, then the oldest tokens of the last
 prompt turn. A completion is never cut.
 
+What is read beyond the last token is found here too, on ids. The completion's tokens are those after what the same
+conversation with an empty answer begins with. A step ends with the separator, a special token of the tokenizer, which
+stands after every step; so text still becomes ids by the chat template alone, and a boundary is an id, never a string
+searched for after tokenisation.
+
 This file knows the tokenizer and its template; it knows no model and no batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rewardlab.data.template import render, tokenize
-from rewardlab.errors import CheckpointError, CompletionTooLongError, DataError
-from rewardlab.types import Message, PromptGroup, conversation
+from rewardlab.errors import CheckpointError, CompletionTooLongError, DataError, StepBoundaryError
+from rewardlab.types import Message, PromptGroup, ReadOut, Step, Text, conversation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,12 +40,14 @@ class EncodedGroup:
         sequences: Ids of prompt and completion together, one tuple per completion; the score is read at the last id.
         prefix_length: How many leading ids all sequences share, at most the shortest length - 1.
         truncated: How many of the sequences were cut to fit.
+        readouts: Positions in each sequence at which the head is read; empty where it is the last of each.
     """
 
     group: PromptGroup
     sequences: tuple[tuple[int, ...], ...]
     prefix_length: int
     truncated: int = 0
+    readouts: tuple[tuple[int, ...], ...] = ()
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -54,13 +61,27 @@ class Encoder:
     Args:
         tokenizer: The tokenizer, whose chat template is the text-to-ids rule.
         max_length: Longest sequence in tokens; longer ones are cut from the oldest part of the prompt.
+        read_out: Where the model's numbers are read. For steps, completions are given its separator after every step.
+
+    Raises:
+        CheckpointError: The separator is not one token of the tokenizer.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, read_out: ReadOut | None = None) -> None:
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.read_out = read_out or ReadOut()
+        self._separator_id = -1
+        if self.read_out.separator is not None:
+            ids = tokenize(tokenizer, self.read_out.separator)
+            if len(ids) != 1 or ids[0] not in tokenizer.added_tokens_decoder:
+                raise CheckpointError(
+                    f"the step separator {self.read_out.separator!r} is no special token of the tokenizer",
+                    hint="add it: tokenizer.add_special_tokens({'additional_special_tokens': [separator]})",
+                )
+            self._separator_id = ids[0]
 
     def encode(self, group: PromptGroup) -> EncodedGroup:
         """Ids of one group.
@@ -91,13 +112,15 @@ class Encoder:
         return results
 
     def _encode_chunk(self, groups: Sequence[PromptGroup]) -> list[EncodedGroup | DataError]:
-        rendered: list[list[str] | DataError] = []
+        rendered: list[tuple[PromptGroup, list[str]] | DataError] = []
         for group in groups:
             try:
-                rendered.append([self._render(group, conversation(group.prompt, c)) for c in group.completions])
+                marked = self._marked(group)
+                answered = [self._render(group, conversation(group.prompt, c)) for c in marked.completions]
+                rendered.append((marked, answered + self._without_answer(group)))
             except DataError as error:
                 rendered.append(error)
-        texts = [text for item in rendered if isinstance(item, list) for text in item]
+        texts = [text for item in rendered if isinstance(item, tuple) for text in item[1]]
         # verbose=False: the tokenizer would warn of lengths that are cut just below.
         ids = iter(self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else ())
         results: list[EncodedGroup | DataError] = []
@@ -105,15 +128,79 @@ class Encoder:
             if isinstance(item, DataError):
                 results.append(item)
                 continue
-            sequences = [next(ids) for _ in item]
+            marked, found = item[0], [next(ids) for _ in item[1]]
+            sequences, bare = found[: len(group.completions)], found[len(group.completions) :]
             try:
-                fitted = [self._fit(group, index, sequence) for index, sequence in enumerate(sequences)]
+                fitted = [self._fit(marked, index, sequence) for index, sequence in enumerate(sequences)]
+                readouts = tuple(
+                    self._readouts(marked, index, new, _num_completion_ids(old, bare))
+                    for index, (old, new) in enumerate(zip(sequences, fitted, strict=True))
+                    if bare
+                )
             except DataError as error:
                 results.append(error)
                 continue
             truncated = sum(len(new) < len(old) for new, old in zip(fitted, sequences, strict=True))
-            results.append(EncodedGroup(group, tuple(map(tuple, fitted)), common_prefix_length(fitted), truncated))
+            prefix_length = common_prefix_length(fitted)
+            results.append(EncodedGroup(group, tuple(map(tuple, fitted)), prefix_length, truncated, readouts))
         return results
+
+    def _marked(self, group: PromptGroup) -> PromptGroup:
+        """The group as it is tokenised: for steps, each with the separator after it."""
+        if self.read_out.separator is None:
+            return group
+        given = group.steps or ((),) * len(group.completions)
+        steps = tuple(s or self._split(c) for s, c in zip(given, group.completions, strict=True))
+        for index, some in enumerate(steps):
+            if any(self.read_out.separator in step.text for step in some):
+                raise StepBoundaryError(
+                    f"{group.name}: a step of completion {index} contains the step separator {self.read_out.separator}",
+                    hint="take it out of the text, or train with another step_separator",
+                )
+        texts = ("".join(step.text + self.read_out.separator for step in some) for some in steps)
+        completions = tuple(_with_content(c, text) for c, text in zip(group.completions, texts, strict=True))
+        return replace(group, completions=completions, steps=steps)
+
+    def _split(self, completion: Text) -> tuple[Step, ...]:
+        """The steps of a completion that came as text: told by separators in it, else by where such text is split."""
+        text = completion if isinstance(completion, str) else str(completion[-1]["content"])
+        assert self.read_out.separator is not None
+        if self.read_out.separator in text:
+            pieces = text.split(self.read_out.separator)
+            if not pieces[-1].strip():
+                pieces.pop()
+        else:
+            pieces = text.split(self.read_out.split_at) if self.read_out.split_at else [text]
+            pieces = [piece for piece in pieces if piece.strip()] or [text]
+        return tuple(Step(piece) for piece in pieces)
+
+    def _without_answer(self, group: PromptGroup) -> list[str]:
+        """What the group's conversations begin with before an answer, rendered two ways; nothing if nobody asks.
+
+        Templates differ in what they write for an empty answer and for one that is to come. Neither holds any of a
+        completion, so that the longer common beginning is the right one.
+        """
+        if self.read_out.kind == "sequence":
+            return []
+        empty = conversation(group.prompt, "")
+        texts = [self._render(group, empty)]
+        if len(empty) > 1:
+            texts.append(render(self.tokenizer, empty[:-1], add_generation_prompt=True))
+        return texts
+
+    def _readouts(self, group: PromptGroup, index: int, ids: list[int], num_completion_ids: int) -> tuple[int, ...]:
+        """Where the head is read in one sequence."""
+        completion = range(len(ids) - num_completion_ids, len(ids))
+        if self.read_out.kind == "token":
+            return tuple(completion)
+        boundaries = tuple(position for position in completion if ids[position] == self._separator_id)
+        if len(boundaries) != len(group.steps[index]):
+            raise StepBoundaryError(
+                f"{group.name}: completion {index} has {len(group.steps[index])} steps, and its ids {len(boundaries)} "
+                "boundaries",
+                hint="the chat template cuts or changes the separator; choose another step_separator",
+            )
+        return boundaries
 
     def _render(self, group: PromptGroup, messages: Sequence[Message]) -> str:
         try:
@@ -156,8 +243,8 @@ class Encoder:
 
 def reason_of(error: DataError) -> str:
     """Why a group could not be encoded, as ledgers count it: ``"kind: detail"``."""
-    kind = "completion too long" if isinstance(error, CompletionTooLongError) else "chat template refused"
-    return f"{kind}: {error.message}"
+    kinds = {CompletionTooLongError: "completion too long", StepBoundaryError: "step boundaries unclear"}
+    return f"{kinds.get(type(error), 'chat template refused')}: {error.message}"
 
 
 def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
@@ -182,6 +269,18 @@ def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _num_completion_ids(ids: Sequence[int], bare: Sequence[Sequence[int]]) -> int:
+    """How many of a sequence's ids are the completion's: at least one, the end token."""
+    return max(1, len(ids) - max((_common_length(ids, other) for other in bare), default=0))
+
+
+def _with_content(completion: Text, content: str) -> Text:
+    """A completion with other words in it; of several turns, in the last."""
+    if isinstance(completion, str):
+        return content
+    return (*completion[:-1], {**completion[-1], "content": content})
 
 
 def _without_oldest_turn(turns: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -127,8 +127,13 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256((chat_template_of(tokenizer) or "").encode()).hexdigest()
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Any) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: Any, *, add_generation_prompt: bool = False) -> str:
     """The conversation as text, through the tokenizer's chat template.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+        messages: The turns.
+        add_generation_prompt: End with what an answer of the model would follow.
 
     Raises:
         CheckpointError: The template refuses the conversation; the message repeats its reason.
@@ -136,7 +141,9 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Any) -> str:
     from jinja2 import TemplateError
 
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+        return str(
+            tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+        )
     except (TemplateError, TypeError, ValueError) as error:
         roles = [message.get("role") for message in messages]
         raise CheckpointError(
