@@ -1,47 +1,40 @@
-"""What an objective is given beside the scores, and the law by which losses are added up.
+"""The law by which losses are added up, and what it asks of every objective.
 
 **Reduction.** The loss of an optimiser step is the sum over its units (for Bradley-Terry: pairs, each counting its
-weight; for grouped pairs: prompts) over all micro-batches and ranks, divided by their global weighted number; never a
-mean of means, which would give a pair in a small micro-batch more say. So an objective returns a *sum*, says what its
-batch counts (``num_units``), and the trainer divides once.
+weight; for grouped pairs: prompts; for outcomes: tokens) over all micro-batches and ranks, divided by their global
+weighted number; never a mean of means, which would give a unit in a small micro-batch more say. So an objective
+returns a *sum*, says what its batch counts (``num_units``), and the trainer divides once.
+
+This file knows no objective; what each is given beside the scores is :mod:`rewardlab.objectives.targets`'s.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from rewardlab.types import Kind
 
 
-@dataclass(frozen=True, slots=True)
-class PairTargets:
-    """The preferences of a batch, as indices into its completions' scores.
+class Objective(nn.Module):
+    """What a trainer may ask of an objective; most learn nothing themselves.
+
+    Called with what the head gave, shape (n,) or, for steps, (n, classes), and with the record of
+    :mod:`rewardlab.objectives.targets` that it reads, it returns the *sum* of the losses of the batch's units: a
+    scalar, float32 (float64 for float64 scores).
 
     Attributes:
-        chosen: Index of each pair's preferred completion, shape (pairs,), int64.
-        rejected: Index of each pair's other completion, shape (pairs,), int64.
-        margin: Margin of each pair, shape (pairs,), float32; 0 where the row has none.
-        weight: Weight of each pair, shape (pairs,), float32; 1 where the row has none.
-        group: Index in the batch of the group each pair belongs to, shape (pairs,), int64.
+        kind: Where the scores are read: one per sequence, per token, or class logits per step.
     """
 
-    chosen: Tensor
-    rejected: Tensor
-    margin: Tensor
-    weight: Tensor
-    group: Tensor
+    kind: ClassVar[Kind]
 
-    def __post_init__(self) -> None:
-        """Refuse vectors of different lengths."""
-        check_same_shape(
-            chosen=self.chosen, rejected=self.rejected, margin=self.margin, weight=self.weight, group=self.group
-        )
-
-    def to(self, device: torch.device) -> PairTargets:
-        """The same targets on another device."""
-        tensors = (self.chosen, self.rejected, self.margin, self.weight, self.group)
-        return PairTargets(*(tensor.to(device) for tensor in tensors))
+    @staticmethod
+    def num_units(targets: Any) -> float:
+        """What the batch counts in the step's denominator."""
+        raise NotImplementedError
 
 
 def check_same_shape(**tensors: Tensor) -> None:
@@ -58,3 +51,14 @@ def check_same_shape(**tensors: Tensor) -> None:
 def in_float32(scores: Tensor) -> Tensor:
     """Scores raised to float32 for the loss; float64 stays (gradient checks use it)."""
     return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def checked_coefficient(value: float) -> float:
+    """The weight of a centering penalty, which must not reward scores for drifting away.
+
+    Raises:
+        ValueError: It is negative or not a number.
+    """
+    if not value >= 0:
+        raise ValueError(f"center_rewards_coefficient must be >= 0, got {value}")
+    return value
