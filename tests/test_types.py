@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardlab.types import Pair, PromptGroup, as_text, conversation, text_key, text_of
+from rewardlab.types import Pair, PromptGroup, Ranking, ReadOut, Step, as_text, conversation, text_key, text_of
 
 USER = {"role": "user", "content": "Hi"}
 ASSISTANT = {"role": "assistant", "content": "Hello"}
@@ -84,3 +84,99 @@ def test_a_margin_that_is_not_finite_is_refused():
 def test_completions_are_a_list_of_at_least_one(completions):
     with pytest.raises(ValueError, match="completions"):
         PromptGroup("a", completions)
+
+
+def test_a_ranking_implies_its_pairs():
+    """Of 1 first, 0 and 2 tied, 3 unranked: 1 over all, 0 and 2 tie and are both over 3."""
+    ranking = Ranking((0, 1, 2, 3), (1, 0, 1, None), weight=2.0)
+    found = {(p.chosen, p.rejected, p.tie, p.weight) for p in ranking.pairs()}
+    assert found == {
+        (1, 0, False, 2),
+        (1, 2, False, 2),
+        (1, 3, False, 2),
+        (0, 2, True, 2),
+        (0, 3, False, 2),
+        (2, 3, False, 2),
+    }
+    assert PromptGroup("p", list("abcd"), rankings=[ranking]).pairs == ranking.pairs()
+
+
+def test_what_is_unranked_is_not_compared_with_one_another():
+    assert [(p.chosen, p.rejected) for p in Ranking((0, 1, 2), (None, 0, None)).pairs()] == [(1, 0), (1, 2)]
+
+
+def test_pairs_of_a_ranking_are_as_strong_as_their_ratings_differ():
+    """Where a rating contradicts the ranks the strength is not known."""
+    pairs = Ranking((0, 1, 2), (0, 1, 2)).pairs([7.0, 4.0, 5.5])
+    assert [(p.chosen, p.rejected, p.strength) for p in pairs] == [(0, 1, 3.0), (0, 2, 1.5), (1, 2, None)]
+    assert [p.strength for p in Ranking((0, 1), (0, 1)).pairs([7.0, None])] == [None]
+
+
+def test_pairs_that_were_given_are_kept_beside_rankings():
+    group = PromptGroup("p", ["a", "b", "c"], [Pair(0, 1)], rankings=[Ranking((0, 1, 2), (0, 1, 2))])
+    assert group.pairs == (Pair(0, 1),)
+
+
+@pytest.mark.parametrize(
+    ("completions", "ranks", "why"),
+    [
+        ((0,), (0,), "two or more"),
+        ((0, 0), (0, 1), "different"),
+        ((0, 1), (0,), "1 ranks"),
+        ((0, 1), (None, None), "says nothing"),
+    ],
+)
+def test_rankings_that_rank_nothing_are_refused(completions, ranks, why):
+    with pytest.raises(ValueError, match=why):
+        Ranking(completions, ranks)
+
+
+def test_soft_labels_ties_and_preferences_have_their_target():
+    assert [pair.target for pair in (Pair(), Pair(tie=True), Pair(p_chosen=0.7), Pair(tie=True, p_chosen=0.6))] == [
+        1.0,
+        0.5,
+        0.7,
+        0.6,
+    ]
+
+
+@pytest.mark.parametrize("values", [{"p_chosen": 1.5}, {"p_chosen": float("nan")}, {"strength": -1.0}])
+def test_what_no_pair_can_have_is_refused(values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        Pair(**values)
+
+
+@pytest.mark.parametrize("label", [2, 0.5, True])
+def test_step_labels_are_three(label):
+    with pytest.raises(ValueError, match="label"):
+        Step("x", label)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"labels": [1]}, "2 completions but 1 labels"),
+        ({"labels": [2, 0]}, "in \\[0, 1\\]"),
+        ({"ratings": [float("inf"), 0]}, "finite"),
+        ({"steps": [()]}, "2 completions but 1 steps"),
+        ({"rankings": [Ranking((0, 2), (0, 1))]}, "beyond the 2"),
+    ],
+)
+def test_what_is_known_of_completions_fits_them(values, why):
+    with pytest.raises(ValueError, match=why):
+        PromptGroup("p", ["a", "b"], **values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "sequence", "aggregation": "mean"},
+        {"kind": "token"},
+        {"kind": "step", "aggregation": "min", "num_classes": 3},
+        {"kind": "token", "aggregation": "mean", "separator": "ки"},
+        {"kind": "step", "aggregation": "min", "num_classes": 1, "separator": "ки"},
+    ],
+)
+def test_read_outs_that_no_head_has_are_refused(values):
+    with pytest.raises(ValueError, match="read-out of kind"):
+        ReadOut(**values)

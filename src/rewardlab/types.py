@@ -175,8 +175,8 @@ class Ranking:
         """All comparisons the ranking implies, ties included; the better completion is ``chosen``.
 
         Args:
-            ratings: Ratings of all the group's completions; where both of a pair have one, their difference becomes
-                its strength.
+            ratings: Ratings of all the group's completions; where both of a pair have one and they agree with the
+                ranks, their difference becomes its strength.
         """
         place = {rank: number for number, rank in enumerate(sorted({r for r in self.ranks if r is not None}))}
         order = sorted(
@@ -190,7 +190,8 @@ class Ranking:
                 if tie and unranked:
                     continue
                 first, second = (ratings[chosen], ratings[rejected]) if ratings else (None, None)
-                strength = None if first is None or second is None else abs(first - second)
+                both = first is not None and second is not None
+                strength = first - second if both and first >= second else None  # type: ignore[operator]
                 found.append(Pair(chosen, rejected, strength=strength, tie=tie, weight=self.weight))
         return tuple(found)
 
@@ -253,10 +254,10 @@ class PromptGroup:
         object.__setattr__(self, "prompt", as_text(self.prompt))
         object.__setattr__(self, "completions", tuple(as_text(c) for c in self.completions))
         for name in ("ratings", "attributes", "labels", "steps"):
-            value = tuple(getattr(self, name))
-            if value and len(value) != len(self.completions):
-                raise ValueError(f"{len(self.completions)} completions but {len(value)} {name}")
-            object.__setattr__(self, name, value)
+            known = tuple(getattr(self, name))
+            if known and len(known) != len(self.completions):
+                raise ValueError(f"{len(self.completions)} completions but {len(known)} {name}")
+            object.__setattr__(self, name, known)
         for value in (*self.ratings, *self.labels):
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"ratings and labels must be finite, got {value}")

@@ -76,6 +76,35 @@ def test_a_set_without_a_good_row_is_still_accounted_for(tmp_path):
     assert "no known format" in run(path).stdout
 
 
+def test_what_is_known_of_the_completions_is_told(tmp_path):
+    path = tmp_path / "x.jsonl"
+    rows = [
+        {"prompt": "p", "a": "x", "b": "y"},
+        {"prompt": "p", "completions": ["x", "y", "z"], "scores": [3, 2, 1]},
+        {"prompt": "p", "response": "x", "helpfulness": 3, "verbosity": 1},
+        {"prompt": "p", "completion": "x", "label": True},
+        {"prompt": "p", "completion": "y", "label": False},
+        {"prompt": "p", "completions": ["x", "y"], "labels": [True, False]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [" ".join(line.split()) for line in run(path).stdout.splitlines()]
+    for line in (
+        "pairs 3",
+        "ties 1",
+        "strengths 3 pairs that say how much better",
+        "rankings 1 1 of 3 completions",
+        "ratings 3 completions",
+        "helpfulness 1 completions",
+        "outcomes 2 completions, 50.0% correct",
+        "solutions with steps 1",
+        "steps 2 50.0% correct, 50.0% incorrect",
+    ):
+        assert line in lines
+    report = json.loads(run(path, "--json").stdout)
+    assert report["contents"]["rankings"] == {"3": 1}
+    assert report["contents"]["outcomes_correct"] == 0.5
+
+
 def test_tokens_and_truncation_with_a_model(pairs, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "model")
     report = json.loads(run(pairs, "--json", "--model", tmp_path / "model", "--max-length", "52").stdout)

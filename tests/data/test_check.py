@@ -54,6 +54,18 @@ def test_contradictions_are_found_under_one_prompt_only_and_counted_once():
     assert any("x:1 and x:3" in warning for warning in report.warnings)
 
 
+def test_ties_are_no_preferences_and_contradict_none():
+    tie = PromptGroup("p", ("b", "a"), (Pair(tie=True),), source="x:2")
+    report = check_groups([pair("p", "a", "b", source="x:1"), tie])
+    assert (report.pairs, report.contents.ties, report.contradictory, report.duplicates) == (1, 1, 0, 0)
+    assert check_groups([tie]).longer_wins is None
+
+
+def test_rows_that_say_different_things_of_one_completion_are_no_duplicates():
+    groups = [PromptGroup("p", ("a",), labels=(label,)) for label in (1.0, 0.0, 1.0)]
+    assert check_groups(groups).duplicates == 1
+
+
 def test_contradictions_inside_one_group_count_too():
     group = PromptGroup("p", ("a", "b", "a"), (Pair(0, 1), Pair(1, 2)), source="x:1")
     assert check_groups([group]).contradictory == 1

@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from rewardlab.data.encoding import Encoder, common_prefix_length
 from rewardlab.data.template import seal_chat_template
-from rewardlab.errors import CompletionTooLongError, DataError
-from rewardlab.types import PromptGroup
+from rewardlab.errors import CheckpointError, CompletionTooLongError, DataError, StepBoundaryError
+from rewardlab.types import PromptGroup, ReadOut
 
 LONG = PromptGroup(
     [
@@ -133,3 +133,56 @@ def test_a_conversation_the_template_refuses_names_the_row(encode) -> None:
 def test_max_length_must_be_positive(encode) -> None:
     with pytest.raises(ValueError, match="max_length"):
         Encoder(encode.tokenizer, 0)
+
+
+def test_what_is_read_of_a_truncated_sequence_moves_with_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    """However much of the prompt is cut, the same completion tokens are read."""
+    seal_chat_template(tokenizer)
+    group = PromptGroup("word " * 40, ["An answer.", "4"])
+    read = []
+    for limit in (400, 60, 25):
+        encoded = Encoder(tokenizer, limit, ReadOut("token", "mean")).encode(group)
+        read.append([[ids[i] for i in at] for ids, at in zip(encoded.sequences, encoded.readouts, strict=True)])
+        assert encoded.truncated == (0 if limit == 400 else 2)
+    assert read[0] == read[1] == read[2]
+    assert [tokenizer.decode(ids).strip() for ids in read[0]] == ["An answer.<eos>", "4<eos>"]
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "chat_tokenizer"])
+def test_the_end_token_is_always_read(kind: str, request: pytest.FixtureRequest) -> None:
+    """Also of an empty completion, whatever the template writes in front of it."""
+    tokenizer = request.getfixturevalue(kind)
+    seal_chat_template(tokenizer)
+    group = PromptGroup("Hi", [""])
+    assert Encoder(tokenizer, 64).encode(group).readouts == ()  # a sequence is read at its last token
+    encoded = Encoder(tokenizer, 64, ReadOut("token", "mean")).encode(group)
+    assert encoded.readouts == ((len(encoded.sequences[0]) - 1,),)
+
+
+def test_text_is_split_into_steps_where_the_read_out_says(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A separator in the text decides; else it is split, blank lines aside; else it is one step."""
+    seal_chat_template(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|step|>"]})
+    group = PromptGroup("Hi", ["a\n\nb\n", "a\nb<|step|>c<|step|>", ({"role": "assistant", "content": "x\ny"},)])
+    for split_at, expected in (("\n", (2, 2, 2)), (None, (1, 2, 1))):
+        encoder = Encoder(tokenizer, 64, ReadOut("step", "min", 2, "<|step|>", split_at))
+        encoded = encoder.encode(group)
+        assert tuple(map(len, encoded.readouts)) == expected
+        assert encoded.group == group
+        for ids, at in zip(encoded.sequences, encoded.readouts, strict=True):
+            assert [tokenizer.decode([ids[i]]) for i in at] == ["<|step|>"] * len(at)
+
+
+def test_a_separator_that_is_no_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    seal_chat_template(tokenizer)
+    with pytest.raises(CheckpointError, match="is no special token"):
+        Encoder(tokenizer, 64, ReadOut("step", "min", 2, "<|step|>"))
+
+
+def test_a_template_that_swallows_separators_is_found_out(tokenizer: PreTrainedTokenizerFast) -> None:
+    seal_chat_template(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|step|>"]})
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("| trim", "| replace('<|step|>', '')")
+    encoder = Encoder(tokenizer, 64, ReadOut("step", "min", 2, "<|step|>"))
+    with pytest.raises(StepBoundaryError, match="has 2 steps, and its ids 0 boundaries"):
+        encoder.encode(PromptGroup("Hi", ["a<|step|>b"]))

@@ -153,7 +153,7 @@ PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
         ({"prompt": "p", "chosen": "a"}, "rejected is missing"),
         ({"chosen": None, "rejected": "a"}, "chosen is missing"),
         ({"completion": "a"}, "prompt is missing"),
-        ({"prompt": "p", "a": "x", "b": "y"}, "no known format"),
+        ({"prompt": "p", "x": "x", "y": "y"}, "no known format"),
         ({}, "no known format"),
         (PAIR | {"chosen": ""}, "chosen is empty"),
         (PAIR | {"rejected": " \n"}, "rejected is empty"),
@@ -211,15 +211,28 @@ json_values = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3)
         | st.builds(lambda role, content: {"role": role, "content": content}, inner, inner)
+        | st.dictionaries(st.sampled_from(["text", "steps", "completions", "problem", "rank", "answer"]), inner)
     ),
     max_leaves=8,
 )
 columns = st.sampled_from(
-    ["prompt", "chosen", "rejected", "completion", "completions", "margin", "weight", "id", "subset", "messages"]
+    sorted(
+        {name for kind in FORMATS.values() for columns in kind.columns for name in columns.split("|")}
+        | {"margin", "weight", "id", "subset", "messages", "tie", "strength", "votes", "p_chosen", "chosen_rating"}
+        | {"rejected_rating", "final_answer_correct", "higher_is_better"}
+    )
 )
 
 
-@given(st.dictionaries(columns, json_values, max_size=6), st.sampled_from(["auto", *FORMATS]))
+@st.composite
+def junk(draw):
+    """The columns of one format, and some others, filled with anything."""
+    kind = FORMATS[draw(st.sampled_from(list(FORMATS)))]
+    needed = {draw(st.sampled_from(columns.split("|"))): draw(json_values) for columns in kind.columns}
+    return needed | draw(st.dictionaries(columns, json_values, max_size=3))
+
+
+@given(junk(), st.sampled_from(["auto", *FORMATS]))
 def test_junk_is_a_good_group_or_a_reason_and_never_a_crash(row, format):
     try:
         group = parse_row(row, format=format)

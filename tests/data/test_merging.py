@@ -6,6 +6,7 @@ prompt's ids followed by a completion's.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from rewardlab.data.encoding import EncodedGroup, common_prefix_length
 from rewardlab.data.merging import count_merged, merge_by_prompt
-from rewardlab.types import Pair, PromptGroup
+from rewardlab.types import Pair, PromptGroup, Ranking, Step
 
 PROMPTS = ["", "what", "why", "how"]
 
@@ -157,6 +158,72 @@ def test_cut_sequences_are_counted_once() -> None:
     (merged,) = merge_by_prompt(given_rows, 16)
     assert merged.truncated == 3
     assert len(merged.sequences) == 4
+
+
+def known(prompt: str, completions: Sequence[str], **fields: object) -> EncodedGroup:
+    """A row without stated pairs, of which something else is known."""
+    return encoded(prompt, completions, [], **fields)
+
+
+def test_rankings_are_reindexed_and_their_pairs_are_not_doubled() -> None:
+    """Of c > a > b and b > d the first implies 3 pairs, the second 1, and there stay 4."""
+    first = known("why", ["a", "b", "c"], rankings=[Ranking((0, 1, 2), (1, 2, 0), 2.0)])
+    second = known("why", ["d", "b"], rankings=[Ranking((1, 0), (0, 1))])
+    stated = pair("why", "a", "d")
+    (merged,) = merge_by_prompt([first, second, stated], 16)
+    group = merged.group
+    assert group.completions == ("a", "b", "c", "d")
+    assert group.rankings == (Ranking((0, 1, 2), (1, 2, 0), 2.0), Ranking((1, 3), (0, 1)))
+    assert [(p.chosen, p.rejected, p.weight) for p in group.pairs] == [
+        (2, 0, 2.0),
+        (2, 1, 2.0),
+        (0, 1, 2.0),
+        (1, 3, 1.0),
+        (0, 3, 1.0),
+    ]
+
+
+def test_what_is_known_of_completions_stays_beside_them() -> None:
+    rated = known("why", ["a", "b"], ratings=[1.0, None])
+    checked = known("why", ["c"], labels=[1.0])
+    judged = known("why", ["s"], steps=[[Step("s", -1)]])
+    described = known("why", ["d", "b"], attributes=[{"tone": 2.0}, {}])
+    (merged,) = merge_by_prompt([rated, checked, judged, described], 16)
+    group = merged.group
+    assert group.completions == ("a", "b", "c", "s", "d")
+    assert group.ratings == (1.0, None, None, None, None)
+    assert group.labels == (None, None, 1.0, None, None)
+    assert group.steps == ((), (), (), (Step("s", -1),), ())
+    assert group.attributes == ({}, {}, {}, {}, {"tone": 2.0})
+    (plain,) = merge_by_prompt([known("why", ["a"]), known("why", ["b"], ratings=[None])], 16)
+    assert (plain.group.ratings, plain.group.labels, plain.group.attributes, plain.group.steps) == ((), (), (), ())
+
+
+def test_completions_of_which_something_else_is_known_stay_two() -> None:
+    """Two annotators' ratings of one text are two facts; the same fact twice is one completion."""
+    given_rows = [known("why", ["a"], ratings=[rating]) for rating in (1.0, 2.0, 1.0, None)]
+    (merged,) = merge_by_prompt(given_rows, 16)
+    assert merged.group.completions == ("a", "a", "a")
+    assert merged.group.ratings == (1.0, 2.0, None)
+    assert len(merged.sequences) == 3
+    assert count_merged([row.group for row in given_rows], 3) == 1
+    assert count_merged([row.group for row in given_rows], 2) == 2
+
+
+def test_read_outs_travel_with_their_sequences() -> None:
+    """The same ids read at other places are another completion."""
+    at = [dataclasses.replace(known("why", ["ab"], labels=[1.0]), readouts=((place,),)) for place in (4, 5, 4)]
+    other = dataclasses.replace(known("why", ["c"], labels=[0.0]), readouts=((4, 3),))
+    (merged,) = merge_by_prompt([*at, other], 16)
+    assert merged.readouts == ((4,), (5,), (4, 3))
+    assert merge_by_prompt([pair("why", "a", "b"), pair("why", "a", "c")], 16)[0].readouts == ()
+
+
+def test_a_ranking_with_a_completion_twice_stays_by_itself() -> None:
+    """Two that have no rank form no pair, and still they cannot be one place of the ranking."""
+    twice = known("why", ["a", "b", "b"], rankings=[Ranking((0, 1, 2), (0, None, None))])
+    merged = merge_by_prompt([pair("why", "a", "b"), twice, pair("why", "a", "c")], 16)
+    assert [group is twice for group in merged] == [False, True]
 
 
 def test_many_rows_of_one_prompt_take_one_pass() -> None:

@@ -1,4 +1,4 @@
-"""``rewardlab data check``: what a preference set holds and what is wrong with it, before anything is trained on it.
+"""``rewardlab data check``: what a set holds and what is wrong with it, before anything is trained on it.
 
 This file knows options, progress and how the report is laid out (80 columns are enough); what is counted is
 :mod:`rewardlab.data.check`'s. Texts are never printed, only counts and places.
@@ -28,13 +28,14 @@ _DEFAULT_MAX_LENGTH = 2048  # as the decoder presets of training
 _MOST_SUBSETS = 12
 _MOST_REASONS = 8
 _MOST_FILES = 4
+_MOST_SIZES = 4
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def data() -> None:
-    """Look at preference data before training on it."""
+    """Look at data before training on it."""
 
 
 @app.command()
@@ -68,11 +69,11 @@ def check(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
-    """Account for every row of a preference set, and look for what spoils training.
+    """Account for every row of a set, and look for what spoils training.
 
-    Counts good and bad rows with the reasons, lengths, duplicates, pairs preferred both ways, prompts shared with
-    another set, how often the longer completion is the chosen one and, with [bold]--model[/bold], what truncation cuts.
-    Exit status 1 if too many rows are bad.
+    Counts good and bad rows with the reasons, what is known of the completions, lengths, duplicates, pairs preferred
+    both ways, prompts shared with another set, how often the longer completion is the chosen one and, with
+    [bold]--model[/bold], what truncation cuts. Exit status 1 if too many rows are bad.
 
     [dim]Examples:[/dim]
 
@@ -237,6 +238,8 @@ def _contents(report: DataReport) -> Table:
             table.add_row(name, f"{count:,}", Text(note))
 
     add("pairs", report.pairs)
+    for name, count, note in _known(report):
+        add(name, count, note)
     add("completions", report.completions)
     most = report.largest_prompts[0] if report.largest_prompts else None
     add("different prompts", report.prompts, f"at most {most[1]:,} rows of one prompt, first {most[0]}" if most else "")
@@ -255,6 +258,27 @@ def _contents(report: DataReport) -> Table:
         add("refused by the template", cut.refused or None, "rows")
         add("identical when cut", cut.identical, "pairs")
     return table
+
+
+def _known(report: DataReport) -> Iterator[tuple[str, int, str]]:
+    """What is known besides preferences, where there is any: what, how many, and more about it."""
+    found = report.contents
+    rankings = sum(found.rankings.values())
+    steps = sum(found.steps.values())
+    sizes = ", ".join(f"{count:,} of {size}" for size, count in list(found.rankings.items())[:_MOST_SIZES])
+    more = f" and {len(found.rankings) - _MOST_SIZES} more sizes" if len(found.rankings) > _MOST_SIZES else ""
+    lines = (
+        ("ties", found.ties, ""),
+        ("soft labels", found.soft, "pairs and ties with a probability"),
+        ("strengths", found.strengths, "pairs that say how much better"),
+        ("rankings", rankings, f"{sizes}{more} completions"),
+        ("ratings", found.ratings, "completions"),
+        *((f"  {name}", count, "completions") for name, count in found.attributes.items()),
+        ("outcomes", found.outcomes, f"completions, {found.outcomes_correct or 0:.1%} correct"),
+        ("solutions with steps", found.solutions, ""),
+        ("steps", steps, ", ".join(f"{n / steps:.1%} {name}" for name, n in found.steps.items() if n)),
+    )
+    return (line for line in lines if line[1])
 
 
 def _lengths(report: DataReport) -> Table:

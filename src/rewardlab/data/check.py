@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
+from rewardlab.data.contents import Contents
 from rewardlab.errors import CompletionTooLongError, DataError
 from rewardlab.types import PromptGroup, text_key, text_of
 
@@ -90,7 +91,7 @@ class DataReport:
 
     Attributes:
         groups: Rows that can be used.
-        pairs: Preferences in them.
+        pairs: Preferences in them, those that rankings imply among them; ties are none.
         completions: Completions in them.
         prompts: Different prompts.
         without_prompt: Rows that have none.
@@ -106,6 +107,7 @@ class DataReport:
         largest_prompts: The prompts with the most rows: the place of the first row, and how many.
         shared_prompts: Different prompts that also stand in the other set; None if there was no other set.
         shared_groups: Rows with such a prompt.
+        contents: What is known of the completions.
         warnings: What to look at, in plain words.
     """
 
@@ -126,11 +128,13 @@ class DataReport:
     largest_prompts: tuple[tuple[str, int], ...]
     shared_prompts: int | None
     shared_groups: int | None
+    contents: Contents
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
         report = asdict(self)
+        report["contents"]["rankings"] = {str(size): count for size, count in self.contents.rankings.items()}
         report["largest_prompts"] = [{"first": first, "rows": rows} for first, rows in self.largest_prompts]
         return report
 
@@ -170,6 +174,7 @@ def check_groups(
         (len(text_of(group.completions[pair.chosen])), len(text_of(group.completions[pair.rejected])))
         for group in groups
         for pair in group.pairs
+        if not pair.tie
     ]
     characters = {
         "prompt": Lengths.of(len(text_of(group.prompt)) for group in groups),
@@ -196,6 +201,7 @@ def check_groups(
         largest_prompts=tuple((first_of[key], rows) for key, rows in rows_of.most_common(_LARGEST) if rows > 1),
         shared_prompts=None if elsewhere is None else len(elsewhere & rows_of.keys()),
         shared_groups=None if elsewhere is None else sum(key in elsewhere for key in keys),
+        contents=Contents.of(groups),
     )
     object.__setattr__(report, "warnings", tuple(_warnings(report)))
     return report
@@ -208,11 +214,14 @@ def _preferences(groups: Sequence[PromptGroup], keys: Sequence[str]) -> tuple[di
     duplicates = 0
     for group, prompt in zip(groups, keys, strict=True):
         texts = tuple(text_key(completion, role="assistant") for completion in group.completions)
-        row = (prompt, texts, tuple((pair.chosen, pair.rejected) for pair in group.pairs))
+        attributes = tuple(frozenset(known.items()) for known in group.attributes)
+        known = (group.ratings, attributes, group.labels, group.steps)
+        row = (prompt, texts, tuple((pair.chosen, pair.rejected, pair.tie) for pair in group.pairs), known)
         duplicates += row in seen
         seen.add(row)
         for pair in group.pairs:
-            places.setdefault((prompt, texts[pair.chosen], texts[pair.rejected]), group.name)
+            if not pair.tie:
+                places.setdefault((prompt, texts[pair.chosen], texts[pair.rejected]), group.name)
     return places, duplicates
 
 

@@ -115,7 +115,7 @@ class Encoder:
         rendered: list[tuple[PromptGroup, list[str]] | DataError] = []
         for group in groups:
             try:
-                marked = self._marked(group)
+                marked = self.marked(group)
                 answered = [self._render(group, conversation(group.prompt, c)) for c in marked.completions]
                 rendered.append((marked, answered + self._without_answer(group)))
             except DataError as error:
@@ -145,8 +145,12 @@ class Encoder:
             results.append(EncodedGroup(group, tuple(map(tuple, fitted)), prefix_length, truncated, readouts))
         return results
 
-    def _marked(self, group: PromptGroup) -> PromptGroup:
-        """The group as it is tokenised: for steps, each with the separator after it."""
+    def marked(self, group: PromptGroup) -> PromptGroup:
+        """The group as it is rendered: of a process model, with the separator after every step, and all steps told.
+
+        Raises:
+            StepBoundaryError: A step contains the separator.
+        """
         if self.read_out.separator is None:
             return group
         given = group.steps or ((),) * len(group.completions)

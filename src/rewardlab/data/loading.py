@@ -9,11 +9,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from rewardlab.data.formats import parse_row
 from rewardlab.data.ledger import BadRow, Ledger, Quarantine, reason_kind
 from rewardlab.data.reading import iter_rows
+from rewardlab.data.solutions import labels_format
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.types import PromptGroup
 
@@ -119,13 +121,14 @@ def read_groups(
     with Quarantine(quarantine) as kept:
         for file in files:
             before = ledger.read
+            told = _labels_of(file, split)
             for raw in iter_rows(file, split=split):
                 # The file's name is enough, unless several have it.
                 place = raw.name if same_name[Path(file).name] == 1 else f"{file}:{raw.line}"
                 try:
                     if raw.row is None:
                         raise DataError(raw.problem or "unreadable")
-                    groups.append(parse_row(raw.row, format=format, source=place))
+                    groups.append(parse_row(raw.row, format=format, source=place, labels_format=told))
                     ledger.use()
                 except DataError as error:
                     ledger.quarantine(error.message)
@@ -140,6 +143,11 @@ def read_groups(
     if max_bad_fraction is not None:
         reading.require(max_bad_fraction=max_bad_fraction, strict=strict)
     return reading
+
+
+def _labels_of(file: str | Path, split: str | None) -> Callable[[], str | None]:
+    """Tells what lists of labels mean in a source; looks through all of it, once, and only if asked."""
+    return cache(lambda: labels_format(raw.row for raw in iter_rows(file, split=split) if raw.row is not None))
 
 
 def load_groups(

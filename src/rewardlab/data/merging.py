@@ -2,8 +2,9 @@
 
 Preference files hold one row per pair, and often many rows per prompt, with completions that come again in several of
 them. Rows are merged after they are encoded: what cannot be encoded is set aside row by row before, and completions are
-the same if their ids are. This file knows prompts by :attr:`rewardlab.types.PromptGroup.prompt_key` and completions by
-a key; it knows no tokenizer, no model and no objective.
+the same if their ids are and what is known of them. This file knows prompts by
+:attr:`rewardlab.types.PromptGroup.prompt_key` and completions by a key; it knows no tokenizer, no model and no
+objective.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
 
 from rewardlab.data.encoding import EncodedGroup, common_prefix_length
-from rewardlab.types import Pair, PromptGroup, Text, text_key
+from rewardlab.types import Pair, PromptGroup, Ranking, text_key
 
 
 def merge_by_prompt(encoded: Sequence[EncodedGroup], max_completions: int) -> list[EncodedGroup]:
     """One group for the rows of each prompt, in the order in which their first rows came.
 
-    Completions with the same ids become one (its text is the first that came). Every pair stays, with its margin and
-    weight: one that occurs twice is there twice, and A over B beside B over A both count. Rows without a prompt share
-    nothing but the absence and stay as they are, and so does a row with a pair whose two sides are the same ids.
+    Completions with the same ids and read-outs, of which the same is known (rating, attributes, label, steps), become
+    one; its text is the first that came. Every pair and ranking stays, with its margin and weight: one that occurs
+    twice is there twice, and A over B beside B over A both count. Rows without a prompt share nothing but the absence
+    and stay as they are, and so does a row with a pair or a ranking in which two completions are the same.
 
     Args:
         encoded: The rows.
@@ -34,7 +36,7 @@ def merge_by_prompt(encoded: Sequence[EncodedGroup], max_completions: int) -> li
     """
     if max_completions <= 1:
         return list(encoded)
-    bins = _bins(((row.group, row.sequences) for row in encoded), max_completions)
+    bins = _bins(((row.group, _keys(row)) for row in encoded), max_completions)
     return [encoded[rows[0]] if len(rows) == 1 else _merged([encoded[i] for i in rows]) for rows in bins]
 
 
@@ -50,8 +52,30 @@ def count_merged(groups: Sequence[PromptGroup], max_completions: int) -> int:
     """
     if max_completions <= 1:
         return len(groups)
-    rows = ((group, [text_key(c, role="assistant") for c in group.completions]) for group in groups)
+    rows = (
+        (group, [(text_key(c, role="assistant"), _known(group, i)) for i, c in enumerate(group.completions)])
+        for group in groups
+    )
     return len(_bins(rows, max_completions))
+
+
+def _keys(row: EncodedGroup) -> list[tuple[Hashable, ...]]:
+    """What tells a row's sequences apart: ids, where the head is read, and what is known of each alone."""
+    readouts = row.readouts or ((),) * len(row.sequences)
+    return [
+        (ids, read, _known(row.group, index))
+        for index, (ids, read) in enumerate(zip(row.sequences, readouts, strict=True))
+    ]
+
+
+def _known(group: PromptGroup, index: int) -> Hashable:
+    """What is known of one completion alone; alike for nothing known of it and nothing known of any."""
+    return (
+        group.ratings[index] if group.ratings else None,
+        frozenset(group.attributes[index].items()) if group.attributes else frozenset(),
+        group.labels[index] if group.labels else None,
+        group.steps[index] if group.steps else (),
+    )
 
 
 def _bins(rows: Iterable[tuple[PromptGroup, Sequence[Hashable]]], max_completions: int) -> list[list[int]]:
@@ -62,7 +86,7 @@ def _bins(rows: Iterable[tuple[PromptGroup, Sequence[Hashable]]], max_completion
     bins: list[list[int]] = []
     newest: dict[str, tuple[list[int], set[Hashable]]] = {}
     for index, (group, keys) in enumerate(rows):
-        if not group.prompt or any(keys[pair.chosen] == keys[pair.rejected] for pair in group.pairs):
+        if not group.prompt or _compares_alike(group, keys):
             bins.append([index])
             continue
         prompt = group.prompt_key
@@ -75,24 +99,49 @@ def _bins(rows: Iterable[tuple[PromptGroup, Sequence[Hashable]]], max_completion
     return bins
 
 
+def _compares_alike(group: PromptGroup, keys: Sequence[Hashable]) -> bool:
+    """Whether a pair or a ranking of the row has a completion twice: merged, it would be compared with itself."""
+    return any(keys[pair.chosen] == keys[pair.rejected] for pair in group.pairs) or any(
+        len({keys[i] for i in ranking.completions}) < len(ranking.completions) for ranking in group.rankings
+    )
+
+
 def _merged(rows: Sequence[EncodedGroup]) -> EncodedGroup:
-    index_of: dict[tuple[int, ...], int] = {}
-    completions: list[Text] = []
+    index_of: dict[Hashable, int] = {}
+    first_of: list[tuple[EncodedGroup, int]] = []  # where each completion came first: a row, and its place there
     pairs: list[Pair] = []
+    rankings: list[Ranking] = []
     truncated = 0
     for row in rows:
         before = len(index_of)
-        for completion, sequence in zip(row.group.completions, row.sequences, strict=True):
-            if sequence not in index_of:
-                index_of[sequence] = len(index_of)
-                completions.append(completion)
+        keys = _keys(row)
+        for place, key in enumerate(keys):
+            if key not in index_of:
+                index_of[key] = len(index_of)
+                first_of.append((row, place))
         truncated += min(row.truncated, len(index_of) - before)
-        places = [index_of[sequence] for sequence in row.sequences]
-        pairs += (dataclasses.replace(p, chosen=places[p.chosen], rejected=places[p.rejected]) for p in row.group.pairs)
+        at = [index_of[key] for key in keys]
+        pairs += (dataclasses.replace(p, chosen=at[p.chosen], rejected=at[p.rejected]) for p in row.group.pairs)
+        rankings += (
+            dataclasses.replace(r, completions=tuple(at[i] for i in r.completions)) for r in row.group.rankings
+        )
     first = rows[0].group
-    alike = all(row.group.subset == first.subset for row in rows)
+    groups = [(row.group, place) for row, place in first_of]
+    ratings = tuple(group.ratings[place] if group.ratings else None for group, place in groups)
+    attributes = tuple(group.attributes[place] if group.attributes else {} for group, place in groups)
+    labels = tuple(group.labels[place] if group.labels else None for group, place in groups)
+    steps = tuple(group.steps[place] if group.steps else () for group, place in groups)
     group = dataclasses.replace(
-        first, completions=tuple(completions), pairs=tuple(pairs), subset=first.subset if alike else None
+        first,
+        completions=tuple(group.completions[place] for group, place in groups),
+        pairs=tuple(pairs),  # those that the rankings imply among them, since every row's group has its own
+        subset=first.subset if all(row.group.subset == first.subset for row in rows) else None,
+        rankings=tuple(rankings),
+        ratings=ratings if any(rating is not None for rating in ratings) else (),
+        attributes=attributes if any(attributes) else (),
+        labels=labels if any(label is not None for label in labels) else (),
+        steps=steps if any(steps) else (),
     )
-    sequences = tuple(index_of)
-    return EncodedGroup(group, sequences, common_prefix_length(sequences), truncated)
+    sequences = tuple(row.sequences[place] for row, place in first_of)
+    readouts = tuple(row.readouts[place] for row, place in first_of if row.readouts)
+    return EncodedGroup(group, sequences, common_prefix_length(sequences), truncated, readouts)
