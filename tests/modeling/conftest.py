@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
 
 _SMALL = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _ENCODER = {**_SMALL, "intermediate_size": 64, "max_position_embeddings": 128}
@@ -35,6 +40,7 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     # decoders whose attention goes through transformers' interface
     "arcee": ("ArceeConfig", _DECODER),
     "biogpt": ("BioGptConfig", _ENCODER),
+    "cohere": ("CohereConfig", _DECODER),
     "ctrl": ("CTRLConfig", {**_GPT, "dff": 64}),
     "deepseek_v2": ("DeepseekV2Config", {**_LATENT, **_ROUTED}),
     "deepseek_v3": ("DeepseekV3Config", {**_LATENT, **_ROUTED, "first_k_dense_replace": 1}),
@@ -49,6 +55,7 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_bigcode": ("GPTBigCodeConfig", _GPT),
     "gpt_neox": ("GPTNeoXConfig", _ENCODER),
     "gpt_oss": ("GptOssConfig", {**_HEADED, **_WINDOW, **_LOCAL_EXPERTS}),
+    "granite": ("GraniteConfig", _DECODER),
     "helium": ("HeliumConfig", _HEADED),
     "hunyuan_dense": ("HunYuanDenseV1Config", _HEADED),
     "jetmoe": ("JetMoeConfig", {**_ENCODER, **_LOCAL_EXPERTS, "num_key_value_heads": 2, "kv_channels": 8}),
@@ -94,16 +101,23 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+_CLASSES: dict[str, Any] = {
+    "sequence": AutoModelForSequenceClassification,
+    "token": AutoModelForTokenClassification,
+    "language": AutoModelForCausalLM,
+}
+
+
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., PreTrainedModel]:
-    """A function: family name, changes to its config -> a model with random weights, pad 0 and end token 1."""
+    """A function: family name, head, changes to its config -> a model with random weights, pad 0 and end token 1."""
 
-    def make(family: str, **changes: Any) -> PreTrainedModel:
+    def make(family: str, head: str = "sequence", **changes: Any) -> PreTrainedModel:
         name, shape = _CONFIGS[family]
         special = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "num_labels": 1, "use_cache": False}
         config = getattr(transformers, name)(**{**shape, **special, **changes})
         torch.manual_seed(0)
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = _CLASSES[head].from_config(config)
         # Biases start at 0 and weights small; a trained model is neither, and its scores differ between texts.
         with torch.no_grad():
             for parameter in model.parameters():

@@ -26,7 +26,12 @@ def test_no_file_is_no_contract(tmp_path: Path) -> None:
 def test_what_a_trained_contract_states(reward_model: Path) -> None:
     contract = load_contract(reward_model)
     assert contract is not None
-    assert contract.objective == {"name": "bradley_terry", "center_rewards_coefficient": 0.01}
+    assert contract.objective == {
+        "name": "bradley_terry",
+        "center_rewards_coefficient": 0.01,
+        "label_smoothing": 0.0,
+        "margin_from": "column",
+    }
     assert contract.read_out == "last token that is not padding"
     assert contract.begin_token == "<bos>"
     assert contract.end_token == "<eos>"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -226,6 +226,154 @@ def test_features_are_what_the_head_reads(case: Case, budget: int | None) -> Non
     case.model.zero_grad()
     assert not head._forward_pre_hooks
     assert engine.features([]).shape[0] == 0
+
+
+# -- read-outs at tokens ----------------------------------------------------------------------------------------------
+
+TOKEN_LAYOUTS = ["llama tree", "llama packed", "llama padded", "bert padded"]
+
+
+def positions_of(sequences: list[list[int]], every: int) -> list[tuple[int, ...]]:
+    """Every so many tokens from the first on, which all prefixes hold; and not always the last."""
+    return [tuple(range(0, len(sequence), every)) for sequence in sequences]
+
+
+@pytest.fixture(scope="module", params=TOKEN_LAYOUTS)
+def token_case(request, make_model) -> Callable[[int], tuple[str, PreTrainedModel, list[Tensor]]]:
+    """Number of labels -> a layout, the model, and what an untouched one gives at every token of SEQUENCES."""
+    family, layout = request.param.split()
+
+    def make(labels: int) -> tuple[str, PreTrainedModel, list[Tensor]]:
+        untouched = make_model(family, "token", num_labels=labels)
+        with torch.inference_mode():
+            expected = [untouched(input_ids=torch.tensor([ids])).logits[0] for ids in SEQUENCES]
+        return layout, make_model(family, "token", num_labels=labels), expected
+
+    return make
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_outputs_equal_transformers_one_by_one(token_case, labels: int) -> None:
+    layout, model, expected = token_case(labels)
+    for every, budget in ((1, None), (3, 11), (2, 1), (100, 40)):
+        readouts = positions_of(SEQUENCES, every)
+        steps: list[int] = []
+        found = Engine(model, layout, budget).outputs(SEQUENCES, readouts, steps.append)
+        assert sum(steps) == len(found) == len(SEQUENCES)
+        for values, own, truth in zip(found, readouts, expected, strict=True):
+            assert (values.dtype, values.requires_grad, values.is_inference()) == (torch.float32, False, False)
+            wanted = truth[list(own)].squeeze(-1)  # (read-outs,) of one label, (read-outs, labels) of several
+            torch.testing.assert_close(values, wanted, rtol=0, atol=1e-5)
+    assert Engine(model, layout).outputs([], []) == []
+
+
+def test_equal_sequences_that_are_read_alike_are_computed_once(token_case) -> None:
+    """The same ids read elsewhere are another thing to compute, and each caller gets its own read-outs in its order."""
+    layout, model, _ = token_case(3)
+    engine = Engine(model, layout, 8)
+    ids, computed = [5, 6, 7, 8, 9], []
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: computed.append(inputs[0].numel()))
+    first, again, backwards, twice = engine.outputs([ids, tuple(ids), ids, ids], [(1, 4), (1, 4), (4, 1), (2, 2)])
+    hook.remove()
+    assert torch.equal(first, again)
+    torch.testing.assert_close(backwards, first.flip(0), rtol=0, atol=1e-6)
+    assert torch.equal(twice[0], twice[1])
+    (lone,) = engine.outputs([ids], [(2,)])
+    torch.testing.assert_close(lone[0], twice[0], rtol=0, atol=1e-6)
+    needed = Planner(model, layout, 8).forwards([ids] * 3, [(1, 4), (4, 1), (2, 2)])
+    assert sum(computed) == sum(forward.num_tokens for forward in needed)
+
+
+def test_what_follows_the_last_read_out_is_not_computed(make_model) -> None:
+    """Two solutions with one first step, read there alone: three tokens of 5 and of 7, once."""
+    model = make_model("llama", "token")
+    sequences = [[5, 6, 7, 8, 9], [5, 6, 7, 4, 4, 4, 4]]
+    for layout, tokens in (("tree", 4), ("packed", 6)):  # of equal sequences a tree has the last token for each
+        (forward,) = Planner(model, layout).forwards(sequences, [(2,), (0, 2)])
+        assert forward.num_tokens == tokens
+        assert sorted(forward.indices) == [0, 1, 2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), budget=st.integers(1, 60))
+def test_parts_hold_each_read_out_exactly(make_model, data: st.DataObject, budget: int) -> None:
+    """Read from the ids themselves: what stands on the way to each read-out is its sequence up to there."""
+    groups = data.draw(groups_drawn)
+    readouts = [
+        [tuple(data.draw(st.lists(st.integers(0, len(s) - 1), min_size=1, max_size=4))) for s in group]
+        for group in groups
+    ]
+    for layout in ("tree", "packed", "padded"):
+        for part in Planner(_planned(make_model), layout, budget).parts(groups, readouts):
+            wanted = [
+                s[: at + 1] for g in part.groups for s, own in zip(groups[g], readouts[g], strict=True) for at in own
+            ]
+            held = sorted(chain(*map(read_by, part.forwards)))
+            assert held == list(enumerate(wanted))
+
+
+def read_by(forward: Forward) -> Iterator[tuple[int, list[int]]]:
+    """For each row of output its number and the ids that it has seen."""
+    ids = forward.inputs["input_ids"]
+    if forward.row is None:
+        assert forward.places is not None
+        yield from (
+            (i, ids[row, : at + 1].tolist()) for i, (row, at) in zip(forward.indices, forward.places, strict=True)
+        )
+        return
+    for index, readout in zip(forward.indices, forward.row.readout, strict=True):
+        (segment,) = [s for s in forward.row.segments if s.start <= readout < s.stop]
+        path = [*range(segment.prefix_start, segment.prefix_stop), *range(segment.start, readout + 1)]
+        yield index, ids[0, path].tolist()
+
+
+_PLANNED: list[PreTrainedModel] = []
+
+
+def _planned(make_model) -> PreTrainedModel:
+    if not _PLANNED:
+        _PLANNED.append(make_model("llama", "token"))
+    return _PLANNED[0]
+
+
+@pytest.mark.parametrize("head", ["token", "language"])
+@pytest.mark.parametrize("layout", ["tree", "packed", "padded"])
+def test_features_at_tokens(make_model, head: str, layout: str) -> None:
+    model, readouts = make_model("llama", head), positions_of(SEQUENCES, 2)
+    with torch.no_grad():
+        hidden = [model.model(torch.tensor([ids])).last_hidden_state[0] for ids in SEQUENCES]
+    features = Engine(model, layout, 40).features(SEQUENCES, readouts)
+    expected = torch.cat([of[list(own)] for of, own in zip(hidden, readouts, strict=True)])
+    torch.testing.assert_close(features, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", ["tree", "packed", "padded"])
+@pytest.mark.parametrize(
+    ("readouts", "message"),
+    [
+        ([(0,), ()], r"sequence 1 has 3 ids and cannot be read at \[\]"),
+        ([(0,), (3,)], r"sequence 1 has 3 ids and cannot be read at \[3\]"),
+        ([(-1,), (0,)], r"sequence 0 has 2 ids and cannot be read at \[-1\]"),
+        ([(0,)], "read-outs"),
+    ],
+)
+def test_read_outs_that_are_not_there_are_refused(make_model, layout: str, readouts, message: str) -> None:
+    model = _planned(make_model)
+    sequences = [[5, 6], [5, 6, 7]]
+    with pytest.raises(ValueError, match=message):
+        Planner(model, layout).forwards(sequences, readouts)
+    with pytest.raises(ValueError, match=message):
+        Planner(model, layout).parts([sequences], [readouts])
+    with pytest.raises(ValueError, match=message):
+        Engine(model, layout).outputs(sequences, readouts)
+
+
+def test_padded_heads_are_read_as_their_kind_is(make_model) -> None:
+    """A sequence classifier chooses its own token; a token classifier has none to choose."""
+    with pytest.raises(ValueError, match="LlamaForTokenClassification gives logits of shape"):
+        Engine(make_model("llama", "token"), "padded").score([[5, 6]])
+    with pytest.raises(ValueError, match="LlamaForSequenceClassification gives logits of shape"):
+        Engine(make_model("llama"), "padded").outputs([[5, 6]], [(0,)])
 
 
 # -- plans -----------------------------------------------------------------------------------------------------------

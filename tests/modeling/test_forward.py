@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewardlab.modeling.engine import score_sequences
-from rewardlab.modeling.forward import length_buckets, pad, score_batch, takes_position_ids
+from rewardlab.modeling.forward import length_buckets, model_inputs, pad, takes_position_ids
 from rewardlab.modeling.head import use_float32_head
 
 DECODERS = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "gpt2", "gpt_neox", "phi3", "olmo2"]
@@ -38,7 +38,8 @@ def test_scores_equal_transformers_own_forward(make_model, family: str) -> None:
     }
     for side in sides:
         with torch.inference_mode():
-            ways[f"padded {side}"] = score_batch(model, pad(SEQUENCES, 0, side=side, extra=5)).tolist()
+            batch = model_inputs(model, pad(SEQUENCES, 0, side=side, extra=5))
+            ways[f"padded {side}"] = model(**batch).logits.squeeze(-1).tolist()
     for way, scores in ways.items():
         assert scores == pytest.approx(expected, abs=1e-5), way
 

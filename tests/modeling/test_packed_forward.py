@@ -10,6 +10,7 @@ import copy
 import json
 import random
 from collections.abc import Iterator
+from itertools import accumulate, chain
 from typing import Any
 
 import peft
@@ -21,6 +22,7 @@ from rewardlab.errors import CheckpointError
 from rewardlab.modeling.engine import Engine, Forward
 from rewardlab.modeling.forward import model_inputs, pad
 from rewardlab.modeling.packed_forward import _STATE, disable_packing, enable_packing, last_layer
+from rewardlab.modeling.prefix_tree import tree_of
 from rewardlab.modeling.preparing import set_dropout_to_zero
 from rewardlab.modeling.tree_attention import ATTENTION_NAME, AttentionPlan
 
@@ -162,6 +164,160 @@ def test_the_last_layer_runs_at_the_read_out_alone(make_model, family: str) -> N
     with torch.no_grad():
         engine.scores(forward)
     assert seen == [forward.num_tokens, len(forward.indices)]
+
+
+# -- read at tokens --------------------------------------------------------------------------------------------------
+
+
+def _positions() -> dict[str, list[list[tuple[int, ...]]]]:
+    """Where each sequence of :data:`GROUPS` is read.
+
+    Each completion token, as outcome models are; steps, as process models are, one of them in the prompt that is
+    shared, none at the end; the prompt's last token and all but the last after it, as language models are.
+    """
+    ways: dict[str, list[list[tuple[int, ...]]]] = {"tokens": [], "steps": [], "next": []}
+    for group in GROUPS:
+        prefix = tree_of(group).prefix_length
+        ways["tokens"].append([tuple(range(prefix, len(s))) for s in group])
+        ways["steps"].append([(prefix // 2, *range(prefix, len(s) - 1, 2)) for s in group])
+        ways["next"].append([tuple(range(max(0, prefix - 1), max(1, len(s) - 1))) for s in group])
+    return ways
+
+
+POSITIONS = _positions()
+HEADS: list[tuple[str, str, dict[str, Any], str]] = [
+    ("llama", "token", {"num_labels": 1}, "tokens"),
+    ("llama", "token", {"num_labels": 3}, "steps"),
+    ("qwen3", "token", {"num_labels": 1}, "tokens"),
+    ("qwen3", "token", {"num_labels": 3}, "steps"),
+    ("mistral", "token", {"num_labels": 2}, "steps"),
+    ("mistral", "token", {"num_labels": 1}, "tokens"),
+    ("gpt_oss", "token", {"num_labels": 2}, "steps"),
+    ("llama", "language", {}, "next"),
+    ("gemma2", "language", {"final_logit_softcapping": 0.5}, "next"),
+    ("cohere", "language", {}, "next"),
+    ("granite", "language", {"logits_scaling": 4.0}, "next"),
+    ("gpt2", "language", {}, "next"),
+]
+
+
+def mixture(values: torch.Tensor) -> torch.Tensor:
+    """All outputs with weights of both signs."""
+    weights = torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
+    return (values * weights).sum() / len(values)
+
+
+def padded_truth_at(model: Any, positions: list[list[tuple[int, ...]]]) -> tuple[torch.Tensor, torch.Tensor, Gradient]:
+    """Outputs, their mixture and its gradient by transformers alone: all sequences in one padded batch."""
+    batch = pad([sequence for group in GROUPS for sequence in group], 0)
+    logits = model(**model_inputs(model, batch)).logits
+    values = torch.cat([logits[i, list(own)] for i, own in enumerate(chain(*positions))])
+    loss = mixture(values)
+    loss.backward()
+    return values.detach(), loss.detach(), taken_gradient(model)
+
+
+def engine_at(
+    engine: Engine, positions: list[list[tuple[int, ...]]], wrapper: Any = None
+) -> tuple[torch.Tensor, torch.Tensor, Gradient]:
+    """The same through the engine's parts."""
+    starts = list(accumulate((sum(map(len, of_group)) for of_group in positions), initial=0))
+    places, parts = [], []
+    for part in engine.planner.parts(GROUPS, positions):
+        numbers = [number for g in part.groups for number in range(starts[g], starts[g + 1])]
+        for forward in part.forwards:
+            places += [numbers[i] for i in forward.indices]
+            parts.append(engine.scores(forward, wrapper).view(len(forward.indices), -1))
+    values = torch.cat(parts)[torch.tensor(places).argsort()]
+    loss = mixture(values)
+    loss.backward()
+    return values.detach(), loss.detach(), taken_gradient(wrapper or engine.model)
+
+
+@pytest.mark.parametrize(("family", "head", "changes", "way"), HEADS)
+def test_outputs_and_gradients_at_tokens_equal_the_padded_forward(
+    make_model, family: str, head: str, changes: dict[str, Any], way: str
+) -> None:
+    """Soft-capping at 0.5, and factors of 1/16 and 1/4 on the logits, are no rounding: they are really applied."""
+    model, positions = make_model(family, head, **changes), POSITIONS[way]
+    set_dropout_to_zero(model)
+    truth = padded_truth_at(model, positions)
+    assert truth[0].std() > 0.01  # else nothing would be compared
+    for layout, budget in (("tree", BUDGET), ("tree", None), ("packed", BUDGET), ("padded", BUDGET)):
+        assert_equal(engine_at(Engine(model, layout, budget), positions), truth, f"{layout} {budget}")
+
+
+@pytest.mark.parametrize(("family", "labels"), [("gpt2", 1), ("gpt2", 3), ("bert", 1), ("bert", 3)])
+def test_token_heads_of_encoders_are_read_in_padded_batches(make_model, family: str, labels: int) -> None:
+    """GPT-2's token classifier has an encoder's head, and is taken for one."""
+    model = make_model(family, "token", num_labels=labels)
+    set_dropout_to_zero(model)
+    for way in ("tokens", "steps"):
+        truth = padded_truth_at(model, POSITIONS[way])
+        assert_equal(engine_at(Engine(model, "padded", BUDGET), POSITIONS[way]), truth, way)
+
+
+def test_a_read_out_moved_by_one_is_not_equal(make_model) -> None:
+    """What the comparisons above would find."""
+    model = make_model("llama", "token", num_labels=3)
+    truth = padded_truth_at(model, POSITIONS["tokens"])
+    moved = [[tuple(max(0, at - 1) for at in own) for own in of_group] for of_group in POSITIONS["tokens"]]
+    found = engine_at(Engine(model, "tree", BUDGET), moved)
+    read = zip(chain(*GROUPS), chain(*POSITIONS["tokens"]), strict=True)
+    # [40, 40, ...]: a token repeated at the very beginning sees nothing else than the first.
+    differ = torch.tensor([at > 0 and ids[at] != ids[at - 1] for ids, own in read for at in own])
+    assert (found[0] - truth[0]).abs().amax(1)[differ].min() > 1e-3
+    with pytest.raises(AssertionError):
+        assert_equal(found, truth, "moved")
+
+
+@pytest.mark.parametrize(("family", "head"), [("llama", "token"), ("llama", "language"), ("gpt2", "language")])
+def test_the_last_layer_is_pruned_where_ends_alone_are_read(make_model, family: str, head: str) -> None:
+    model = make_model(family, head)
+    set_dropout_to_zero(model)
+    ends = [[(len(s) - 1,) for s in group] for group in GROUPS]
+    truth = padded_truth_at(model, ends)
+    engine = Engine(model, "tree", BUDGET)
+    assert getattr(model, _STATE).prunes == ("scattered" if family == "gpt2" else "rows")
+    seen: list[tuple[int, int]] = []
+    last = last_layer(model).mlp
+    last.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    assert_equal(engine_at(engine, ends), truth, "ends")
+    assert sum(seen) == sum(map(len, GROUPS))
+    seen.clear()
+    forward = engine.planner.parts(GROUPS[:1], [[(2, 5)]])[0].forwards[0]
+    with torch.no_grad():
+        engine.scores(forward)
+    assert seen == [6]  # read before its end as well: the whole row
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
+def test_token_heads_under_peft_and_gradient_checkpointing(make_model) -> None:
+    model = make_model("qwen3", "token", num_labels=3)
+    set_dropout_to_zero(model)
+    options = peft.LoraConfig(task_type="TOKEN_CLS", r=2, target_modules=["q_proj", "v_proj", "up_proj"])
+    wrapped = peft.get_peft_model(model, options)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    truth = padded_truth_at(wrapped, POSITIONS["steps"])
+    engine = Engine(wrapped.get_base_model(), "tree", BUDGET)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    found = engine_at(engine, POSITIONS["steps"], wrapped)
+    assert any("modules_to_save" in name for name in found[2])
+    assert_equal(found, truth, "steps")
+
+
+def test_a_language_model_that_cannot_be_asked_for_some_logits_is_refused(make_model, monkeypatch) -> None:
+    """Its forward might change what the head gives, and nothing would show it where logits are small."""
+    model = make_model("llama", "language")
+    own = type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda self, input_ids=None, **kwargs: own(self, input_ids, **kwargs))
+    with pytest.raises(CheckpointError, match="cannot be asked for the logits of some tokens"):
+        enable_packing(model)
+    assert "forward" not in vars(model)
 
 
 # -- what wraps a model ----------------------------------------------------------------------------------------------

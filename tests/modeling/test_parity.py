@@ -215,6 +215,80 @@ def test_encoders_are_never_wrong(make_model, family: str) -> None:
     assert score_sequences(model, GROUPS[0], layout=choice.layout) == pytest.approx(expected, abs=1e-5)
 
 
+# -- read at tokens --------------------------------------------------------------------------------------------------
+
+READOUTS = [[tuple(range(4, len(sequence), 2)) for sequence in group] for group in GROUPS]
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "changes"),
+    [
+        ("llama", "token", {}),
+        ("qwen3", "token", {"num_labels": 3}),
+        ("mistral", "token", {"num_labels": 2}),
+        ("llama", "language", {}),
+        ("gemma2", "language", {"final_logit_softcapping": 0.5}),
+        ("gpt2", "language", {}),
+    ],
+)
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_healthy_models_read_at_tokens_get_the_tree(
+    make_model, family: str, head: str, changes: dict[str, Any], with_gradients: bool
+) -> None:
+    model = make_model(family, head, **changes)
+    set_dropout_to_zero(model)
+    choice = choose(model, readouts=READOUTS, with_gradients=with_gradients)
+    assert (choice.layout, choice.refused) == ("tree", ())
+    assert choice.score_difference is not None
+    assert choice.score_difference < 1e-5
+    assert (choice.gradient_difference or 0.0) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_token_heads_of_encoders_are_padded(make_model, family: str) -> None:
+    model = make_model(family, "token")
+    set_dropout_to_zero(model)
+    choice = choose(model, readouts=READOUTS, with_gradients=True)
+    assert choice == LayoutChoice("padded", (("pruned", "its head is read at more tokens than the first"),))
+    assert "forward" not in vars(model)
+
+
+def test_a_wrong_layout_is_refused_where_tokens_are_read(make_model, monkeypatch) -> None:
+    """Completions that do not see their prefix; and a language model whose logits are not scaled as its own are."""
+    model = make_model("granite", "language", logits_scaling=1.5)
+    assert choose(model, readouts=READOUTS).layout == "tree"
+    with monkeypatch.context() as patch:
+        patch.setattr(tree_attention, "_runs", lambda segments: iter(()))
+        assert choose(model, readouts=READOUTS, with_gradients=True).layout == "packed"
+    own = type(model).forward
+
+    def unscaled(self: Any, logits_to_keep: Any = None, **kwargs: Any) -> Any:
+        if logits_to_keep is None:  # the padded forward
+            return own(self, **kwargs)
+        out = own(self, logits_to_keep=logits_to_keep, **kwargs)
+        out.logits = out.logits * self.config.logits_scaling
+        return out
+
+    monkeypatch.setattr(type(model), "forward", unscaled)
+    choice = choose(model, readouts=READOUTS)
+    assert choice.layout == "padded"
+    assert all(said.startswith("its scores differ from the padded forward's by ") for _, said in choice.refused)
+
+
+def test_a_few_read_outs_of_each_sequence_are_compared() -> None:
+    """At most 16, the last among them: it decides how far a sequence is computed."""
+    assert parity._some((3, 5, 8)) == (3, 5, 8)
+    assert parity._some(tuple(range(16))) == tuple(range(16))
+    assert parity._some(tuple(range(17))) == tuple(range(0, 17, 2))
+    assert parity._some(tuple(range(100))) == tuple(range(1, 100, 7))
+
+
+@pytest.mark.parametrize(("head", "readouts"), [("sequence", READOUTS), ("token", None)])
+def test_read_outs_must_suit_the_head(make_model, head: str, readouts: Any) -> None:
+    with pytest.raises(ValueError, match="read-outs must be given for a model with a token"):
+        choose(make_model("llama", head), readouts=readouts)
+
+
 # -- lower precision -------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import pairwise, takewhile
+from itertools import chain, pairwise, takewhile
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -234,6 +234,34 @@ def test_a_row_as_by_hand() -> None:
     assert [segment.prefix_length for segment in row.segments] == [0, 2, 0]
     assert row.readout == (3, 4, 6)
     assert row.indices == (1, 0, 2)
+
+
+@given(prompts_and_completions(), st.data())
+def test_a_row_is_read_where_it_is_asked_for(groups: list[Sequences], data: st.DataObject) -> None:
+    """Each read-out is the token that stands at the position asked for on the way through its prefix and segment.
+
+    Any positions in any order, the same one twice, each row of trees with numbers of their own.
+    """
+    sequences = [sequence for group in groups for sequence in group]
+    positions = [data.draw(st.lists(st.integers(0, len(s) - 1), min_size=1, max_size=4)) for s in sequences]
+    row = lay_out(share_prefixes(sequences), positions)
+    asked = [(index, at) for index in row.indices for at in positions[index]]
+    segment_of = dict(zip(row.indices, row.segments, strict=True))
+    for (index, at), readout in zip(asked, row.readout, strict=True):
+        segment = segment_of[index]
+        path = list(chain(range(segment.prefix_start, segment.prefix_stop), range(segment.start, segment.stop)))
+        assert readout == path[at]
+    assert row.reads_ends == ([at for _, at in asked] == [len(sequences[i]) - 1 for i in row.indices])
+
+
+def test_read_outs_as_by_hand() -> None:
+    """Position 1 is in the prefix that both share; the second sequence is laid out first, being the longer."""
+    row = lay_out([tree_of([[1, 2, 3], [1, 2, 4, 5]], [0, 1])], [(1, 2), (1, 3)])
+    assert row.input_ids == [1, 2, 4, 5, 3]
+    assert row.indices == (1, 0)
+    assert row.readout == (1, 3, 1, 4)
+    assert not row.reads_ends
+    assert lay_out([tree_of([[1, 2, 3], [1, 2, 4, 5]], [0, 1])]).reads_ends
 
 
 # -- counting --------------------------------------------------------------------------------------------------------

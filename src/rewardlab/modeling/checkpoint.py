@@ -31,6 +31,7 @@ from rewardlab.modeling.verification import (
     measure_lower_precision_tolerance,
     verify_checkpoint,
 )
+from rewardlab.types import ReadOut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,6 +82,7 @@ def save_reward_model(
     max_length: int,
     provenance: Provenance,
     reference: ReferenceStatistics | None = None,
+    read_out: ReadOut | None = None,
 ) -> Verification:
     """Write the checkpoint and its contract, load it again, and check that it gives the scores the model gave.
 
@@ -92,6 +94,7 @@ def save_reward_model(
         max_length: Longest sequence, in tokens.
         provenance: How the model came to be.
         reference: Statistics of its scores on the reference set.
+        read_out: Where its head is read; by default once, at the end.
 
     Returns:
         The checks, all of which held.
@@ -101,11 +104,12 @@ def save_reward_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.eval()
-    probes = make_probes(model, Encoder(tokenizer, max_length))
+    read_out = read_out or ReadOut()
+    probes = make_probes(model, Encoder(tokenizer, max_length, read_out))
     contract = Contract(
         architecture=type(model).__name__,
         objective=dict(provenance.objective),
-        read_out="last token that is not padding" if is_decoder(model) else "pooled by the architecture",
+        read_out=_in_words(read_out, is_decoder(model)),
         template_sha256=template_hash(tokenizer),
         template_origin=template.origin,
         template_changes=list(template.changes),
@@ -123,6 +127,7 @@ def save_reward_model(
         training=dict(provenance.training),
         versions={"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
         probes=probes,
+        head=read_out,
     )
     with quiet_transformers():
         model.save_pretrained(folder)
@@ -140,3 +145,11 @@ def save_reward_model(
     tolerances = {**contract.tolerances, "bfloat16": lower, "float16": lower}
     dataclasses.replace(contract, tolerances=tolerances).save(folder)
     return verification
+
+
+def _in_words(read_out: ReadOut, decoder: bool) -> str:
+    """Where the head is read, for a reader of the contract."""
+    if read_out.kind == "sequence":
+        return "last token that is not padding" if decoder else "pooled by the architecture"
+    where = "each completion token" if read_out.kind == "token" else f"each {read_out.separator} of the completion"
+    return f"{where}; the score is the logit of the {read_out.aggregation} of P(correct)"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardlab.errors import ContractError
+from rewardlab.types import ReadOut
 
 FILE_NAME = "reward_contract.json"
 VERSION = 1
@@ -28,12 +29,14 @@ class Probe:
         num_prompt_messages: How many of the messages are the prompt.
         input_ids: Its ids, so that a changed tokenizer or template is told apart from changed weights.
         score: Its score when the model was saved, in the contract's dtype.
+        step_scores: For process models, the P(correct) of each of its steps.
     """
 
     messages: list[dict[str, Any]]
     num_prompt_messages: int
     input_ids: list[int]
     score: float
+    step_scores: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Contract:
         template_origin: ``"tokenizer"`` or ``"plain"``.
         template_changes: What sealing changed in the tokenizer's own template.
         begin_token: Token every sequence starts with, or None.
-        end_token: Token every sequence ends with, where decoders read the score.
+        end_token: Token every sequence ends with, where decoders read the score; empty where a template of others ends
+            with no token in particular.
         pad_token_id: Padding id; never the id of the end token.
         max_length: Longest sequence, in tokens.
         truncation: The truncation policy.
@@ -80,6 +84,7 @@ class Contract:
         training: How it was trained: mode, base model, seed, epochs, learning rate.
         versions: Library versions.
         probes: The proof.
+        head: What the head gives numbers for, and how they become one score.
         version: Version of this record.
     """
 
@@ -103,6 +108,7 @@ class Contract:
     training: dict[str, Any]
     versions: dict[str, str]
     probes: list[Probe] = field(default_factory=list)
+    head: ReadOut = field(default_factory=ReadOut)
     version: int = VERSION
 
     def tolerance(self, dtype: str) -> float:
@@ -152,9 +158,10 @@ def load_contract(folder: Path) -> Contract | None:
                 **record,
                 "reference": None if reference is None else ReferenceStatistics(**reference),
                 "probes": [Probe(**probe) for probe in record["probes"]],
+                "head": ReadOut(**record.get("head", {})),  # contracts before 0.2 know one kind of head
             }
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ContractError(
             f"{path}: not a whole contract: {error}",
             hint="restore the file from a copy; contracts are not edited by hand",

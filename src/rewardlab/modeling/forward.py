@@ -1,8 +1,9 @@
-"""Sequences of ids -> padded batches -> scores, by transformers' own forward: what all other layouts must equal.
+"""Sequences of ids -> padded batches for transformers' own forward: what all other layouts must equal.
 
 The score is whatever transformers' own ``*ForSequenceClassification.forward`` gives: for decoders the head at the
-rightmost id that is not the padding id. Position ids are always given to decoders, so that padding on the left cannot
-move a model with learned positions.
+rightmost id that is not the padding id. Other classes give something at every token; which of it is read is
+:mod:`rewardlab.modeling.engine`'s. Position ids are always given to decoders, so that padding on the left cannot move a
+model with learned positions.
 """
 
 from __future__ import annotations
@@ -86,12 +87,3 @@ def length_buckets(
         held += count
     if bucket:
         yield bucket
-
-
-def score_batch(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Scores of one padded batch already on the model's device.
-
-    Returns:
-        Shape (sequences,), float32.
-    """
-    return model(**model_inputs(model, batch)).logits.squeeze(-1).float()

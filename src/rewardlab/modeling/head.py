@@ -70,7 +70,8 @@ def head_name(model: nn.Module) -> str:
 
 def num_outputs(model: nn.Module) -> int:
     """How many numbers the model's head gives for a row: its labels, or the vocabulary of a causal language model."""
-    embedding = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    find = getattr(model, "get_output_embeddings", None)
+    embedding = find() if callable(find) else None
     if embedding is not None:
         return int(embedding.weight.shape[0])
     return int(getattr(getattr(model, "config", None), "num_labels", 1))

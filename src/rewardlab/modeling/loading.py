@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
@@ -27,6 +27,7 @@ from rewardlab.data.template import begin_token, chat_template_of, plain_templat
 from rewardlab.errors import CheckpointError, ConfigError
 from rewardlab.modeling.contract import FILE_NAME, Contract, load_contract
 from rewardlab.modeling.head import head_name, use_float32_head
+from rewardlab.types import Kind, ReadOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,7 @@ class RewardModel:
         contract: Its contract; None for models of others.
         max_length: Longest sequence, in tokens.
         fingerprint: Equal for equal checkpoints.
+        read_out: Where the head is read, and how that becomes one score.
         folder: Where it was loaded from.
         notes: What had to be assumed, in words; empty for our own checkpoints.
     """
@@ -58,6 +60,7 @@ class RewardModel:
     contract: Contract | None
     max_length: int
     fingerprint: str
+    read_out: ReadOut
     folder: Path
     notes: tuple[str, ...]
 
@@ -73,14 +76,14 @@ class RewardModel:
             ConfigError: ``max_length`` is beyond the model's positions.
         """
         if max_length is None:
-            return Encoder(self.tokenizer, self.max_length)
+            return Encoder(self.tokenizer, self.max_length, self.read_out)
         limit = position_limit(self.model.config, self.tokenizer)
         if max_length < 1 or (limit is not None and max_length > limit):
             raise ConfigError(
                 f"max_length {max_length} is not between 1 and the model's {limit or 'unlimited'} positions",
                 hint="leave it out to take the model's own",
             )
-        return Encoder(self.tokenizer, max_length)
+        return Encoder(self.tokenizer, max_length, self.read_out)
 
 
 def load_reward_model(
@@ -108,15 +111,17 @@ def load_reward_model(
     folder = resolve_folder(source)
     contract = load_contract(folder)
     config = load_config(folder, trust_remote_code=trust_remote_code)
-    if config.num_labels != 1:
+    read_out = contract.head if contract else _read_out_of_others(config)
+    if config.num_labels != read_out.num_classes:
         raise CheckpointError(
-            f"{folder}: the config has {config.num_labels} labels, a reward model has exactly one",
-            hint="a base model has no scalar head yet (train it first), and a classifier is no reward model",
+            f"{folder}: the config has {config.num_labels} labels, expected {read_out.num_classes}",
+            hint="a base model has no head yet (train it first), a classifier is no reward model, and the step "
+            "separator of a process model is known from its contract alone",
         )
     require_safetensors(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     with quiet_transformers():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = model_class(read_out.kind).from_pretrained(
             folder,
             config=config,
             dtype=_torch_dtype(dtype),
@@ -133,7 +138,19 @@ def load_reward_model(
     model.config.use_cache = False
     model.eval().to(where)
     max_length = contract.max_length if contract else position_limit(config, tokenizer) or _FALLBACK_MAX_LENGTH
-    return RewardModel(model, tokenizer, contract, max_length, _fingerprint(folder), folder, notes)
+    return RewardModel(model, tokenizer, contract, max_length, _fingerprint(folder), read_out, folder, notes)
+
+
+def model_class(kind: Kind) -> Any:
+    """The transformers class that loads a model of some kind."""
+    return AutoModelForSequenceClassification if kind == "sequence" else AutoModelForTokenClassification
+
+
+def _read_out_of_others(config: PreTrainedConfig) -> ReadOut:
+    """The read-out of a model without a contract: a token classifier with one label gives a logit to every token."""
+    if any(name.endswith("ForTokenClassification") for name in config.architectures or ()):
+        return ReadOut("token", "mean")
+    return ReadOut()
 
 
 def require_device(device: str | torch.device | None) -> torch.device:

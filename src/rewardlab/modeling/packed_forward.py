@@ -4,14 +4,19 @@
 argument of its own forward. Its class and weights stay as they are; called without that argument, it is transformers'
 model as before. Since all goes through the model's one forward, wrappers (DDP, PEFT, autocast) keep working.
 
-**Last-layer pruning.** A score is read at one token per sequence, and after the last layer's attention nothing flows
-between tokens. So the last layer runs twice: once only as far as the keys and values of all tokens, which leave it
-through :class:`~rewardlab.modeling.tree_attention.Captured`; then whole, but for the read-out rows alone, attending to
-those keys and values. That is exact, and knows no model's code beyond "the last layer has one attention".
+**Last-layer pruning.** Where each sequence is read at its last token alone, the last layer is wanted at that one: after
+its attention nothing flows between tokens. So it runs twice: once only as far as the keys and values of all tokens,
+which leave it through :class:`~rewardlab.modeling.tree_attention.Captured`; then whole, but for the read-out rows
+alone, attending to those keys and values. That is exact, and knows no model's code beyond "the last layer has one
+attention". Where a sequence is read at several tokens, the last layer runs as it is.
+
+**Language models** may change what their head gives (soft-capped or scaled logits). Their own forward is called then,
+with the read-out as transformers' ``logits_to_keep``.
 """
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +28,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from rewardlab.errors import CheckpointError
-from rewardlab.modeling.head import head_name
+from rewardlab.modeling.head import head_name, num_outputs
 from rewardlab.modeling.prefix_tree import PackedRow, lay_out, without_sharing
 from rewardlab.modeling.tree_attention import ATTENTION_NAME, AttentionPlan, Captured, CapturePlan, ReadoutPlan
 
@@ -55,14 +60,14 @@ class _Packing:
     """What a packed forward needs to know of its model; found once.
 
     Attributes:
-        head: Dotted name of the head.
+        head: Dotted name of the head; None for a language model, whose own forward applies it.
         attention: Switches the attention implementation.
         prunes: How the last layer's read-out rows go on: ``"rows"`` (nothing else does), ``"scattered"`` (at their
             places in a row of full size, for trunks that reshape it), or ``"no"`` (the layer is not pruned).
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.head = head_name(model)
+        self.head = None if is_language_model(model) else head_name(model)
         self.attention = AttentionSwitch(model)
         self.prunes = "no"
 
@@ -71,8 +76,8 @@ def enable_packing(model: PreTrainedModel) -> None:
     """Teach a model's forward the argument ``packing_plan``; doing so twice changes nothing.
 
     Args:
-        model: A decoder with a score head. Whether packed scores are right is not settled here but by
-            :mod:`rewardlab.modeling.parity`.
+        model: A decoder with a sequence, token or language modelling head. Whether packed scores are right is not
+            settled here but by :mod:`rewardlab.modeling.parity`.
 
     Raises:
         CheckpointError: The model does not run over a packed row at all.
@@ -80,6 +85,11 @@ def enable_packing(model: PreTrainedModel) -> None:
     if hasattr(model, _STATE):
         return
     require_own_forward(model)
+    if is_language_model(model) and "logits_to_keep" not in inspect.signature(type(model).forward).parameters:
+        raise CheckpointError(
+            f"the forward of {type(model).__name__} cannot be asked for the logits of some tokens",
+            hint="use the padded layout",
+        )
     packing = _Packing(model)
     setattr(model, _STATE, packing)
     model.forward = types.MethodType(_forward, model)
@@ -87,7 +97,7 @@ def enable_packing(model: PreTrainedModel) -> None:
     was_training = model.training
     model.eval()
     try:
-        whole, calls = _scores_of_small_row(model)
+        whole, calls = _outputs_of_small_row(model)
         if layer is None or len(calls) != len(set(calls)):
             return  # a layer that attends twice is not left at its first keys and values
         setattr(layer, _STATE, packing)
@@ -95,12 +105,12 @@ def enable_packing(model: PreTrainedModel) -> None:
         for prunes in ("rows", "scattered", "no"):
             packing.prunes = prunes
             try:
-                scores, _ = _scores_of_small_row(model)
+                outputs, _ = _outputs_of_small_row(model)
             except torch.OutOfMemoryError:
                 raise
             except CANNOT:
                 continue  # this way does not suit what the trunk does after its last layer
-            if are_alike(scores, whole, model):
+            if are_alike(outputs, whole, model):
                 return
     except torch.OutOfMemoryError:
         raise
@@ -170,16 +180,21 @@ def last_layer(model: PreTrainedModel) -> nn.Module | None:
     return max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters()))[-1]
 
 
-def _scores_of_small_row(model: PreTrainedModel) -> tuple[Tensor, list[int]]:
-    """Scores of two short sequences in one packed row, and which attention layers were called."""
+def is_language_model(model: PreTrainedModel) -> bool:
+    """Whether the head gives a number for each token of the vocabulary."""
+    return model.get_output_embeddings() is not None
+
+
+def _outputs_of_small_row(model: PreTrainedModel) -> tuple[Tensor, list[int]]:
+    """What the head gives for two short sequences in one packed row, and which attention layers were called."""
     row = lay_out(without_sharing([[3, 4, 5], [3, 4]]))
     plan = AttentionPlan(row, model.device)
     inputs = {name: tensor.to(model.device) for name, tensor in row_inputs(row).items()}
     with torch.no_grad():
-        scores = model(**inputs, packing_plan=plan).logits
-    if scores.shape != (2, 1):
-        raise ValueError(f"two sequences gave logits of shape {tuple(scores.shape)}")
-    return scores, plan.layers_seen
+        outputs = model(**inputs, packing_plan=plan).logits
+    if outputs.shape != (2, num_outputs(model)):
+        raise ValueError(f"two sequences gave logits of shape {tuple(outputs.shape)}")
+    return outputs, plan.layers_seen
 
 
 def row_inputs(row: PackedRow) -> dict[str, Tensor]:
@@ -199,7 +214,7 @@ def _forward(
         self: The model.
         *args: As transformers' own forward.
         packing_plan: The plan of the packed row in ``input_ids`` and ``position_ids``, each (1, T); the logits are
-            then (sequences, 1), in the plan's order.
+            then (read-outs, outputs of the head), in the plan's order.
         **kwargs: As transformers' own forward.
     """
     packing: _Packing = getattr(self, _STATE)
@@ -210,38 +225,18 @@ def _forward(
         raise TypeError("a packed row is given by name: input_ids, position_ids, packing_plan")
     # PEFT names every argument, most of them None; the plan stands for the mask.
     given = {name: value for name, value in kwargs.items() if value is not None and name != "return_dict"}
-    logits = self.get_submodule(packing.head)(_features(self, packing_plan=packing_plan, **given))
-    return SequenceClassifierOutput(logits=logits)
-
-
-def _features(
-    model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor, packing_plan: AttentionPlan, **kwargs: Any
-) -> Tensor:
-    """What the head reads: the hidden states at the row's read-out positions.
-
-    Args:
-        model: A model that packing is enabled for.
-        input_ids: Shape (1, T).
-        position_ids: Shape (1, T).
-        packing_plan: The row's plan.
-        **kwargs: What else the trunk's forward is given.
-
-    Returns:
-        Shape (sequences, hidden), in the plan's order.
-    """
-    getattr(model, _STATE).attention.use(ATTENTION_NAME)
+    given.update(attention_mask=None, use_cache=False, packing_plan=packing_plan)
     # Gradient checkpointing calls the layers again during the backward; the implementation chosen here stays until
     # the next forward chooses.
-    hidden = model.base_model(
-        input_ids=input_ids,
-        position_ids=position_ids,
-        attention_mask=None,
-        use_cache=False,
-        packing_plan=packing_plan,
-        **kwargs,
-    )[0]
-    pruned = packing_plan.prune and getattr(model, _STATE).prunes == "rows"
-    return hidden[0] if pruned else hidden[0, packing_plan.readout]
+    packing.attention.use(ATTENTION_NAME)
+    pruned = packing_plan.prune and packing.prunes == "rows"  # then the trunk gives the read-out rows alone
+    if packing.head is None:
+        kept = 0 if pruned else packing_plan.readout  # 0: all
+        logits = type(self).forward(self, logits_to_keep=kept, **given).logits[0]
+    else:
+        hidden = self.base_model(**given)[0][0]
+        logits = self.get_submodule(packing.head)(hidden if pruned else hidden[packing_plan.readout])
+    return SequenceClassifierOutput(logits=logits)
 
 
 def _last_layer_forward(

@@ -1,9 +1,9 @@
 """Which layout a model can have: rules first, then a comparison with the plain padded forward.
 
 Rules know what cannot be exact by construction. What they do not know the comparison finds: some sequences go through
-the plain padded forward and through the layout in question, and their scores, and for training the
-gradients, must agree. A layout that is refused falls back to the next (tree -> packed -> padded; encoders: pruned ->
-padded), and the reason is kept and said: the run is slower, never wrong.
+the plain padded forward and through the layout in question, and their scores (what the head gives wherever it is read),
+and for training the gradients, must agree. A layout that is refused falls back to the next (tree -> packed -> padded;
+encoders: pruned -> padded), and the reason is kept and said: the run is slower, never wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from rewardlab.errors import CheckpointError, ConfigError
 from rewardlab.modeling.encoder_pruning import disable_encoder_pruning
-from rewardlab.modeling.engine import Engine, Layout
+from rewardlab.modeling.engine import Engine, Layout, Positions
 from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.packed_forward import CANNOT, disable_packing, last_layer
 from rewardlab.modeling.prefix_tree import Ids
@@ -40,6 +41,7 @@ _SMALLEST_SCALE = 0.05
 LOW_PRECISION_TOLERANCE = 0.02
 
 _TOKENS_COMPARED = 600
+_READOUTS_COMPARED = 16  # of a sequence at most; a language model gives 100,000 numbers and more at each
 _BUSHY_PREFIX, _BUSHY_COMPLETIONS = 48, 12
 
 _ROPE_BY_BATCH = {"dynamic", "longrope"}
@@ -83,6 +85,7 @@ def choose_layout(
     model: PreTrainedModel,
     groups: Sequence[Sequence[Ids]],
     *,
+    readouts: Sequence[Sequence[Positions]] | None = None,
     engine: str = "auto",
     longest: int,
     with_gradients: bool = False,
@@ -94,6 +97,8 @@ def choose_layout(
         model: The model, on its device. With gradients, its ``.grad`` fields are cleared.
         groups: Sequences to compare on, by group, the best to compare on first; only as many as a comparison needs
             are taken.
+        readouts: Positions in each sequence at which the head is read, for models that give something at every token;
+            None for sequence classifiers.
         engine: ``"auto"`` or the best layout to consider, ``"tree"``, ``"packed"`` or ``"padded"``.
         longest: Longest sequence the model will be given.
         with_gradients: Compare gradients too, as training needs.
@@ -102,14 +107,18 @@ def choose_layout(
 
     Raises:
         ConfigError: ``engine`` is none of these.
+        ValueError: Read-outs for a model that is not read at tokens, or none for one that is.
     """
     if engine not in ENGINES:
         raise ConfigError(f"unknown engine {engine!r}", hint=f"one of {', '.join(ENGINES)}")
     if engine == "padded":
         return LayoutChoice("padded")
     groups = _sample(groups)
+    readouts = None if readouts is None else [[_some(own) for own in of[:3]] for of in readouts[: len(groups)]]
     if model.device.type == "cuda":
         groups.append(_bushy_group(groups, longest))
+        if readouts is not None:
+            readouts.append([(len(sequence) - 1,) for sequence in groups[-1]])
     candidates: list[Layout] = ["pruned"]
     if is_decoder(model):
         candidates = ["packed"] if engine == "packed" else ["tree", "packed"]
@@ -117,15 +126,15 @@ def choose_layout(
     reference: _Measured | None = None
     allowed = _Tolerance()
     for layout in candidates:
-        reason = rule_against(model, layout, longest, training=with_gradients)
+        reason = rule_against(model, layout, longest, training=with_gradients, at_tokens=readouts is not None)
         if reason is None:
             if reference is None:
-                reference = _measure(Engine(model, "padded"), groups, with_gradients)
-                allowed = _tolerance(model, reference, groups, with_gradients, autocast)
+                reference = _measure(Engine(model, "padded"), groups, readouts, with_gradients)
+                allowed = _tolerance(model, reference, groups, readouts, with_gradients, autocast)
             try:
                 with _precision(model, autocast):  # the layout is tried out in the precision of the run
                     engine_of_layout = Engine(model, layout)
-                found = _measure(engine_of_layout, groups, with_gradients, autocast)
+                found = _measure(engine_of_layout, groups, readouts, with_gradients, autocast)
             except torch.OutOfMemoryError:
                 raise
             except (CheckpointError, *CANNOT) as error:
@@ -153,6 +162,11 @@ def _sample(groups: Sequence[Sequence[Ids]]) -> list[list[Ids]]:
     return sample
 
 
+def _some(positions: Positions) -> Positions:
+    """The last of some read-outs, and others at even distances before it."""
+    return positions[::-1][:: -(-len(positions) // _READOUTS_COMPARED) or 1][::-1]
+
+
 def _bushy_group(groups: Sequence[Sequence[Ids]], longest: int) -> list[Ids]:
     """Many one-token completions of one prompt: CUDA computes these with another kernel than few long ones."""
     ids = [i for group in groups for sequence in group for i in sequence]
@@ -160,7 +174,9 @@ def _bushy_group(groups: Sequence[Sequence[Ids]], longest: int) -> list[Ids]:
     return [[*prefix, i] for i in sorted(set(ids))[:_BUSHY_COMPLETIONS]]
 
 
-def rule_against(model: PreTrainedModel, layout: Layout, longest: int, *, training: bool = False) -> str | None:
+def rule_against(
+    model: PreTrainedModel, layout: Layout, longest: int, *, training: bool = False, at_tokens: bool = False
+) -> str | None:
     """Why a layout cannot be exact for a model, before anything is computed; None if nothing is known against it.
 
     Args:
@@ -168,11 +184,14 @@ def rule_against(model: PreTrainedModel, layout: Layout, longest: int, *, traini
         layout: The layout.
         longest: Longest sequence the model will be given.
         training: Whether dropout matters.
+        at_tokens: Whether the head is read at tokens of the sequence rather than once for it.
     """
     config = model.config.get_text_config()
     if model.device.type not in ("cpu", "cuda"):
         return f"there is no packed attention for {model.device.type}"
     if layout == "pruned":
+        if at_tokens:
+            return "its head is read at more tokens than the first"
         return "its dropout is on; disable_dropout switches it off" if training and drops_out(model) else None
     if getattr(config, "alibi", False):
         return "its attention adds a bias by distance (ALiBi)"
@@ -261,6 +280,7 @@ def _tolerance(
     model: PreTrainedModel,
     reference: _Measured,
     groups: Sequence[Sequence[Ids]],
+    readouts: Sequence[Sequence[Positions]] | None,
     with_gradients: bool,
     autocast: torch.dtype | None,
 ) -> _Tolerance:
@@ -269,7 +289,8 @@ def _tolerance(
         return _Tolerance(LOW_PRECISION_TOLERANCE * largest, 5 * LOW_PRECISION_TOLERANCE)
     scores, gradient = SCORE_TOLERANCE * largest, GRADIENT_TOLERANCE
     if autocast is not None:
-        noise = _measure(Engine(model, "padded"), groups, with_gradients, autocast).difference(reference)
+        again = _measure(Engine(model, "padded"), groups, readouts, with_gradients, autocast)
+        noise = again.difference(reference)
         scores, gradient = max(scores, 3 * noise[0]), max(gradient, 3 * (noise[1] or 0.0))
     return _Tolerance(scores, gradient)
 
@@ -279,29 +300,35 @@ def _precision(model: PreTrainedModel, autocast: torch.dtype | None) -> Abstract
 
 
 def _measure(
-    engine: Engine, groups: Sequence[Sequence[Ids]], with_gradients: bool, autocast: torch.dtype | None = None
+    engine: Engine,
+    groups: Sequence[Sequence[Ids]],
+    readouts: Sequence[Sequence[Positions]] | None,
+    with_gradients: bool,
+    autocast: torch.dtype | None = None,
 ) -> _Measured:
-    """Scores of all completions, and the gradient of a fixed mixture of them.
+    """What the head gives at all read-outs, and the gradient of a fixed mixture of it.
 
     The gradients are held for as long as the comparison: less than an optimiser's state, which is not there yet.
     """
     model = engine.model
     was_training = model.training
     model.eval()  # adapter dropout would differ from one run to the next
-    count = sum(len(group) for group in groups)
-    scores = torch.zeros(count)
-    # Weights of both signs, as differences of completions have.
-    weights = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    counts = [len(group) for group in groups] if readouts is None else [sum(map(len, of)) for of in readouts]
+    starts = list(accumulate(counts, initial=0))
+    scores, weights = torch.empty(0), torch.empty(0)
     layers, windows = set[int](), set[int | None]()
-    starts = [sum(len(group) for group in groups[:i]) for i in range(len(groups))]
     trainable = [p for p in model.parameters() if p.requires_grad] if with_gradients else []
     try:
-        for part in engine.planner.parts(groups):
-            numbers = [starts[g] + k for g in part.groups for k in range(len(groups[g]))]
+        for part in engine.planner.parts(groups, readouts):
+            numbers = [number for g in part.groups for number in range(starts[g], starts[g + 1])]
             for forward in part.forwards:
                 with torch.set_grad_enabled(with_gradients), _precision(model, autocast):
                     inputs = engine.arguments(forward)
-                    values = model(**inputs).logits.squeeze(-1).float()
+                    values = engine.at_readouts(forward, model(**inputs).logits).float()
+                if not len(scores):
+                    scores = torch.zeros(starts[-1], values.shape[1])
+                    # Weights of both signs, as differences of completions have.
+                    weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0))
                 own = [numbers[i] for i in forward.indices]
                 scores[own] = values.detach().cpu()
                 if with_gradients:

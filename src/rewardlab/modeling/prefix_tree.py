@@ -7,7 +7,8 @@ after another in a single row without padding::
 
 Position ids start again with each completion where the prefix left off, and each completion attends to itself and to
 its prefix alone, so that every token has the hidden states it would have in a sequence of its own, and each is computed
-once. The score of a completion is read at its last token.
+once. The head is read at the last token of each sequence, or wherever it is asked for: a position within the prefix is
+read there for each sequence that asks.
 
 :func:`share_prefixes` finds the trees in sequences that nobody has grouped, :func:`split_tree` cuts one that is over
 the token budget (its prefix is then computed once per part), :func:`fill_rows` divides trees among rows,
@@ -79,7 +80,7 @@ class PackedRow:
         input_ids: Ids, T of them.
         position_ids: Position of each token in its own sequence, counted from 0.
         segments: What attends to what, in row order, covering the row; one for each sequence.
-        readout: Where each segment's score is read.
+        readout: Where the head is read: for the first segment's sequence, for the second's, and so on.
         indices: The caller's number of each segment's sequence.
     """
 
@@ -98,6 +99,11 @@ class PackedRow:
     def longest(self) -> int:
         """Tokens of the longest sequence, its prefix included."""
         return 1 + max(self.position_ids)
+
+    @property
+    def reads_ends(self) -> bool:
+        """Whether each sequence is read at its last token alone."""
+        return self.readout == tuple(segment.stop - 1 for segment in self.segments)
 
 
 def tree_of(sequences: Sequence[Ids], indices: Sequence[int] | None = None) -> Tree:
@@ -244,17 +250,20 @@ def fill_rows(sizes: Sequence[int], budget: int) -> list[list[int]]:
     return [rows[row] for load, row in sorted(loads, key=lambda item: (-item[0], item[1])) if load]
 
 
-def lay_out(trees: Sequence[Tree]) -> PackedRow:
+def lay_out(trees: Sequence[Tree], readouts: Sequence[Sequence[int]] | None = None) -> PackedRow:
     """Write trees into one row.
 
     Of each tree the longest completion follows the prefix directly: those tokens need no second look at the prefix.
 
     Args:
         trees: The trees of the row.
+        readouts: Positions at which a sequence is read, looked up by the caller's number of the sequence; by default
+            the last of each.
     """
     ids: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []
+    readout: list[int] = []
     indices: list[int] = []
     for tree in trees:
         prefix_start, cut = len(ids), tree.prefix_length
@@ -266,9 +275,11 @@ def lay_out(trees: Sequence[Tree]) -> PackedRow:
             ids.extend(sequence[skipped:])
             positions.extend(range(skipped, len(sequence)))
             segments.append(Segment(start, len(ids), prefix_start, prefix_start + skipped))
-            indices.append(tree.indices[member])
-    readout = tuple(segment.stop - 1 for segment in segments)
-    return PackedRow(ids, positions, tuple(segments), readout, tuple(indices))
+            number = tree.indices[member]
+            read = (len(sequence) - 1,) if readouts is None else readouts[number]
+            readout.extend(prefix_start + at if at < skipped else start + at - skipped for at in read)
+            indices.append(number)
+    return PackedRow(ids, positions, tuple(segments), tuple(readout), tuple(indices))
 
 
 @dataclass(frozen=True, slots=True)

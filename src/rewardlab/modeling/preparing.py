@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AddedToken
 from transformers.pytorch_utils import Conv1D
 
 from rewardlab.data.template import SealedTemplate, seal_chat_template
@@ -25,11 +25,13 @@ from rewardlab.modeling.head import head_name, initialise_head, use_float32_head
 from rewardlab.modeling.loading import (
     load_config,
     load_tokenizer,
+    model_class,
     quiet_transformers,
     require_finite,
     require_safetensors,
     resolve_folder,
 )
+from rewardlab.types import ReadOut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -83,8 +85,9 @@ def prepare_for_training(
     lora: LoraOptions | None = None,
     disable_dropout: bool = True,
     trust_remote_code: bool = False,
+    read_out: ReadOut | None = None,
 ) -> PreparedModel:
-    """Load a base model (decoder or encoder) with one score head.
+    """Load a base model (decoder or encoder) with one head.
 
     Args:
         source: Local folder or hub id of a base model, or of a reward model to train further.
@@ -94,27 +97,33 @@ def prepare_for_training(
         disable_dropout: Set every dropout probability of the model to 0, so that both completions of a pair, and
             training and scoring, see the same network.
         trust_remote_code: Run the repository's own Python code.
+        read_out: What the head gives numbers for; by default one score for the sequence. For steps, the tokenizer is
+            given the separator as a special token where it has none.
 
     Raises:
         CheckpointError: The base model cannot be used; the message says why.
     """
+    read_out = read_out or ReadOut()
     folder = resolve_folder(source)
     config = load_config(folder, trust_remote_code=trust_remote_code)
     require_safetensors(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     template = seal_chat_template(tokenizer)
-    config.num_labels = 1
-    config.problem_type = "regression"  # without it vLLM and the transformers pipeline return a sigmoid of the score
+    _set_labels(config, read_out)
     config.use_cache = False
     lora = lora or LoraOptions()
-    if config.model_type not in [c.model_type for c in AutoModelForSequenceClassification._model_mapping]:
+    classes = model_class(read_out.kind)
+    if config.model_type not in [c.model_type for c in classes._model_mapping]:
+        name = "*ForSequenceClassification" if read_out.kind == "sequence" else "*ForTokenClassification"
         raise CheckpointError(
-            f"{folder}: transformers has no *ForSequenceClassification class for model type {config.model_type!r}",
+            f"{folder}: transformers has no {name} class for model type {config.model_type!r}",
             hint="choose a model family that has one (Llama, Qwen, Mistral, Gemma, BERT, DeBERTa, ModernBERT, ...)",
         )
-    model, new_head, new_layers = _load_base(folder, config, mode, lora, trust_remote_code=trust_remote_code)
+    model, new_head, new_layers = _load_base(folder, config, mode, lora, classes, trust_remote_code=trust_remote_code)
     require_finite(folder, model)
     _use_distinct_pad(model, tokenizer, template)
+    if read_out.separator is not None:
+        _add_separator(model, tokenizer, read_out.separator)
     head = use_float32_head(model)
     if new_head:
         initialise_head(head, seed)
@@ -150,6 +159,21 @@ def set_dropout_to_zero(model: nn.Module) -> None:
         setattr(module, field, 0.0)
 
 
+def require_distinct_pad(pad_id: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse what would read the score at the wrong token, in silence.
+
+    Raises:
+        ConfigError: The model's padding id is not the tokenizer's, or is an id that sequences end with.
+    """
+    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    if pad_id is None or pad_id != tokenizer.pad_token_id or pad_id in ends:
+        raise ConfigError(
+            f"the model's pad_token_id is {pad_id} and the tokenizer's {tokenizer.pad_token_id}; they must be one id, "
+            "and not that of the EOS: else the score is read at another token",
+            hint="prepare the model with rewardlab.modeling.preparing.prepare_for_training",
+        )
+
+
 def drops_out(model: nn.Module, *, adapters: bool = False) -> bool:
     """Whether anything in a model is random while it is trained.
 
@@ -177,15 +201,27 @@ def _random_fields(model: nn.Module, *, adapters: bool) -> Iterator[tuple[nn.Mod
                 yield module, field
 
 
+def _set_labels(config: PreTrainedConfig, read_out: ReadOut) -> None:
+    """What the config says of the head, for us and for others who load the model."""
+    config.num_labels = read_out.num_classes
+    if read_out.kind == "sequence":
+        # Without it vLLM and the transformers pipeline return a sigmoid of the score.
+        config.problem_type = "regression"
+    else:
+        names = {1: ("correct",), 2: ("incorrect", "correct"), 3: ("incorrect", "neutral", "correct")}
+        config.id2label = dict(enumerate(names[read_out.num_classes]))
+        config.label2id = {name: number for number, name in config.id2label.items()}
+
+
 def _load_base(
-    folder: Path, config: PreTrainedConfig, mode: Mode, lora: LoraOptions, *, trust_remote_code: bool
+    folder: Path, config: PreTrainedConfig, mode: Mode, lora: LoraOptions, classes: Any, *, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, bool, set[str]]:
     """The model, whether its head is new, and which other parameters are."""
     quantization: dict[str, Any] = {}
     if mode == "lora" and lora.load_in_4bit:
         quantization["quantization_config"] = _four_bit_config()
     with quiet_transformers():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = classes.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -254,7 +290,7 @@ def _with_adapters(model: PreTrainedModel, lora: LoraOptions, new_layers: set[st
         target_modules=targets,
         # What starts anew is trained in full and saved: all outside the trunk, and a pooler that the base has not.
         modules_to_save=sorted({name.split(".")[0] for name, _ in model.named_parameters()} - {trunk} | in_full),
-        task_type="SEQ_CLS",
+        task_type="SEQ_CLS" if "SequenceClassification" in type(model).__name__ else "TOKEN_CLS",
     )
     if lora.load_in_4bit:
         model = prepare_model_for_kbit_training(model)
@@ -271,9 +307,31 @@ def _use_distinct_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         old = tokenizer.pad_token
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         logger.info("padding token %r would move the read-out; <|pad|> takes its place", old)
-        rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
-        if len(tokenizer) > rows:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)  # no score reads the padding's row
+        _make_room(model, tokenizer)  # no score reads the padding's row
     tokenizer.padding_side = "right"
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _add_separator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, separator: str) -> None:
+    """Make the step separator one special token, so that a step's boundary is an id and cannot merge with text.
+
+    A new token starts as the mean of what ends sentences and lines, since nothing has trained it; where adapters or a
+    head alone are trained it stays there.
+    """
+    known = len(tokenizer)
+    tokenizer.add_tokens([AddedToken(separator, normalized=False)], special_tokens=True)
+    _make_room(model, tokenizer)
+    number = cast(int, tokenizer.convert_tokens_to_ids(separator))
+    if number < known:
+        return  # the vocabulary had it
+    ends = tokenizer(".\n", add_special_tokens=False)["input_ids"]
+    weight = cast(nn.Embedding, model.get_input_embeddings()).weight
+    with torch.no_grad():
+        weight[number] = weight[ends].mean(dim=0)
+
+
+def _make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the embedding a row for each token."""
+    if len(tokenizer) > cast(nn.Embedding, model.get_input_embeddings()).num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

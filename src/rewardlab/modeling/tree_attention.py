@@ -79,12 +79,12 @@ class AttentionPlan:
     Args:
         row: The row.
         device: Where the model is.
-        prune: Whether the last layer's queries, output projection and MLP run at the read-out positions alone.
+        prune: Whether the last layer's queries, output projection and MLP may run at the read-out positions alone.
 
     Attributes:
         row: The row.
-        readout: Where each score is read, shape (sequences,), int64, on the device.
-        prune: As given.
+        readout: Where the head is read, shape (read-outs,), int64, on the device.
+        prune: As given; False for a row that is not read at its sequences' last tokens alone.
         layers_seen: Attention layers reached with this plan, by identity; one entry per call.
         windows_seen: The windows they asked for; None for none.
         memory: What kernels keep between layers (index tensors, block masks), by a name of their choice.
@@ -93,7 +93,7 @@ class AttentionPlan:
     def __init__(self, row: PackedRow, device: torch.device | str = "cpu", *, prune: bool = True) -> None:
         self.row = row
         self.readout = torch.tensor(row.readout, device=device)
-        self.prune = prune
+        self.prune = prune and row.reads_ends
         self.layers_seen: list[int] = []
         self.windows_seen: set[int | None] = set()
         self.memory: dict[Any, Any] = {}

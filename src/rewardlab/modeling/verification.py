@@ -16,19 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from torch import Tensor
+from transformers import AutoTokenizer
 
-from rewardlab.data.encoding import Encoder
+from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import template_hash
 from rewardlab.errors import ContractError
+from rewardlab.modeling.aggregation import correctness_logits, score_of
 from rewardlab.modeling.contract import Contract, Probe
-from rewardlab.modeling.engine import Layout, score_sequences
-from rewardlab.modeling.forward import model_inputs, pad, score_batch
+from rewardlab.modeling.engine import Engine, Layout
+from rewardlab.modeling.forward import model_inputs, pad
 from rewardlab.modeling.head import is_decoder
-from rewardlab.modeling.loading import DTYPES, RewardModel, load_reward_model, quiet_transformers
+from rewardlab.modeling.loading import DTYPES, RewardModel, load_reward_model, model_class, quiet_transformers
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.probes import probe_groups
-from rewardlab.types import PromptGroup
+from rewardlab.types import PromptGroup, ReadOut, conversation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -97,12 +99,41 @@ def make_probes(model: PreTrainedModel, encoder: Encoder) -> list[Probe]:
     """
     probes = []
     for group in probe_groups(encoder):
-        ids = encoder.encode(group).sequences[0]
-        (score,) = score_sequences(model, [ids])
+        encoded = encoder.encode(group)
+        (values,) = _values(model, encoder.read_out, [_Sequence.of(encoded)])
         prompt = [dict(m) for m in group.prompt if not isinstance(m, str)]
         answer = {"role": "assistant", "content": group.completions[0]}
-        probes.append(Probe([*prompt, answer], len(prompt), list(ids), score))
+        probes.append(Probe([*prompt, answer], len(prompt), list(encoded.sequences[0]), values[0], values[1:]))
     return probes
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    """A probe as the model is given it: ids, and where they are read."""
+
+    ids: tuple[int, ...]
+    readouts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, encoded: EncodedGroup) -> _Sequence:
+        """The first sequence of a group."""
+        return cls(encoded.sequences[0], encoded.readouts[0] if encoded.readouts else ())
+
+
+def _values(
+    model: PreTrainedModel, read_out: ReadOut, sequences: Sequence[_Sequence], layout: Layout = "padded"
+) -> list[list[float]]:
+    """What a contract stores of each probe: its score, and a process model's step scores."""
+    engine = Engine(model, layout)
+    if read_out.kind == "sequence":
+        return [[score] for score in engine.score([s.ids for s in sequences])]
+    outputs = engine.outputs([s.ids for s in sequences], [s.readouts for s in sequences])
+    return [_values_of(output, read_out) for output in outputs]
+
+
+def _values_of(outputs: Tensor, read_out: ReadOut) -> list[float]:
+    steps = torch.sigmoid(correctness_logits(outputs, read_out)).tolist() if read_out.kind == "step" else []
+    return [score_of(outputs, read_out), *steps]
 
 
 def float32_tolerance(scores: Sequence[float]) -> float:
@@ -119,10 +150,16 @@ def layout_for_scoring(loaded: RewardModel, encoder: Encoder, engine: str = "aut
         engine: As :func:`~rewardlab.modeling.parity.choose_layout`.
     """
     probes = loaded.contract.probes if loaded.contract else make_probes(loaded.model, encoder)
-    ids = [probe.input_ids for probe in probes]
+    sequences = _sequences(loaded, probes)
     # The first two are answers to one question.
-    groups = [ids[:2], *([i] for i in ids[2:])]
-    return choose_layout(loaded.model, groups, engine=engine, longest=encoder.max_length)
+    groups = [sequences[:2], *([s] for s in sequences[2:])]
+    return choose_layout(
+        loaded.model,
+        [[s.ids for s in group] for group in groups],
+        readouts=None if loaded.read_out.kind == "sequence" else [[s.readouts for s in group] for group in groups],
+        engine=engine,
+        longest=encoder.max_length,
+    )
 
 
 def require_contract_holds(loaded: RewardModel, layout: Layout = "padded") -> None:
@@ -134,14 +171,14 @@ def require_contract_holds(loaded: RewardModel, layout: Layout = "padded") -> No
     if loaded.contract is None:
         return
     probes, tolerance = loaded.contract.probes, loaded.contract.tolerance(loaded.dtype)
-    ids = [probe.input_ids for probe in probes]
+    sequences, values = _sequences(loaded, probes), partial(_values, loaded.model, loaded.read_out)
     checks = [
         _check_ids(loaded, probes),
-        _compare("alone", [score_sequences(loaded.model, [i])[0] for i in ids], probes, tolerance),
-        _compare("in one padded batch", score_sequences(loaded.model, ids), probes, tolerance),
+        _compare("alone", [value for s in sequences for value in values([s])], probes, tolerance),
+        _compare("in one padded batch", values(sequences), probes, tolerance),
     ]
     if layout != "padded":
-        checks.append(_compare(_WAYS[layout], score_sequences(loaded.model, ids, layout=layout), probes, tolerance))
+        checks.append(_compare(_WAYS[layout], values(sequences, layout), probes, tolerance))
     for check in checks:
         if not check.ok:
             raise ContractError(
@@ -170,32 +207,27 @@ def verify_checkpoint(
     probes = contract.probes if contract else make_probes(loaded.model, encoder)
     scores = [probe.score for probe in probes]
     tolerance = contract.tolerance(loaded.dtype) if contract else _tolerance_without_contract(loaded.dtype, scores)
-    ids = [probe.input_ids for probe in probes]
-    model, pad_id = loaded.model, loaded.model.config.get_text_config().pad_token_id
+    model, sequences = loaded.model, _sequences(loaded, probes)
+    values = partial(_values, model, loaded.read_out)
 
-    def padded(side: str) -> list[float]:
-        with torch.inference_mode():
-            batch = {k: v.to(model.device) for k, v in pad(ids, pad_id, side=side, extra=7).items()}
-            return [float(score) for score in score_batch(model, batch)]
-
-    def in_batches_of(size: int) -> list[float]:
-        return [s for start in range(0, len(ids), size) for s in score_sequences(model, ids[start : start + size])]
+    def in_batches_of(size: int) -> list[list[float]]:
+        return [v for start in range(0, len(sequences), size) for v in values(sequences[start : start + size])]
 
     checks = [_check_template(loaded), _check_ids(loaded, probes)] if contract else []
-    ways: dict[str, Callable[[], list[float]]] = {
+    ways: dict[str, Callable[[], list[list[float]]]] = {
         "alone": lambda: in_batches_of(1),
-        "padded on the right": lambda: padded("right"),
-        "padded on the left": lambda: padded("left"),
+        "padded on the right": lambda: _padded_values(loaded, sequences, "right"),
+        "padded on the left": lambda: _padded_values(loaded, sequences, "left"),
         "in batches of 2": lambda: in_batches_of(2),
         "in batches of 3": lambda: in_batches_of(3),
-        "in one batch under the token budget": lambda: score_sequences(model, ids),
-        "in reverse order": lambda: score_sequences(model, ids[::-1])[::-1],
+        "in one batch under the token budget": lambda: values(sequences),
+        "in reverse order": lambda: values(sequences[::-1])[::-1],
     }
     notes = list(loaded.notes)
     choice = layout_for_scoring(loaded, encoder)
     layouts: dict[str, tuple[Layout, ...]] = {"tree": ("packed", "tree"), "packed": ("packed",), "pruned": ("pruned",)}
     for layout in layouts.get(choice.layout, ()):
-        ways[_WAYS[layout]] = partial(score_sequences, model, ids, layout=layout)
+        ways[_WAYS[layout]] = partial(values, sequences, layout)
     notes += [f"not scored in the layout {layout}: {reason}" for layout, reason in choice.refused]
     if not is_decoder(model):
         del ways["padded on the left"]
@@ -215,8 +247,8 @@ def measure_lower_precision_tolerance(folder: Path, contract: Contract, *, devic
     """
     scores = [probe.score for probe in contract.probes]
     loaded = load_reward_model(folder, device=device, dtype="bfloat16")
-    lower = score_sequences(loaded.model, [probe.input_ids for probe in contract.probes])
-    measured = max(abs(a - b) for a, b in zip(lower, scores, strict=True))
+    lower = _values(loaded.model, loaded.read_out, _sequences(loaded, contract.probes))
+    measured = _compare("in bfloat16", lower, contract.probes, math.inf).max_difference
     spread = contract.reference.std if contract.reference else 0.0
     return max(4 * measured, 0.02 * spread, 10 * float32_tolerance(scores))
 
@@ -238,8 +270,35 @@ def _group(probe: Probe) -> PromptGroup:
     return PromptGroup(tuple(prompt), (tuple(answer),), id="probe")
 
 
-def _compare(name: str, scores: Sequence[float], probes: Sequence[Probe], tolerance: float) -> Check:
-    differences = [abs(score - probe.score) for score, probe in zip(scores, probes, strict=True)]
+def _sequences(loaded: RewardModel, probes: Sequence[Probe]) -> list[_Sequence]:
+    """The probes as the model is given them; where other tokens than the last are read, they are found anew."""
+    if loaded.read_out.kind == "sequence":
+        return [_Sequence(tuple(probe.input_ids), ()) for probe in probes]
+    encoder = loaded.encoder()
+    return [_Sequence.of(encoder.encode(_group(probe))) for probe in probes]
+
+
+def _padded_values(loaded: RewardModel, sequences: Sequence[_Sequence], side: str) -> list[list[float]]:
+    """Values from one batch with padding to spare on one side."""
+    model = loaded.model
+    batch = pad([s.ids for s in sequences], model.config.get_text_config().pad_token_id, side=side, extra=7)
+    width = batch["input_ids"].shape[1]
+    with torch.inference_mode():
+        logits = model(**{k: v.to(model.device) for k, v in model_inputs(model, batch).items()}).logits.float().cpu()
+    found = []
+    for row, s in enumerate(sequences):
+        first = 0 if side == "right" else width - len(s.ids)
+        outputs = logits[row] if loaded.read_out.kind == "sequence" else logits[row, [first + p for p in s.readouts]]
+        found.append(_values_of(outputs if loaded.read_out.kind == "step" else outputs.reshape(-1), loaded.read_out))
+    return found
+
+
+def _compare(name: str, values: Sequence[Sequence[float]], probes: Sequence[Probe], tolerance: float) -> Check:
+    differences = [
+        abs(value - stored)
+        for some, probe in zip(values, probes, strict=True)
+        for value, stored in zip(some, [probe.score, *probe.step_scores], strict=True)
+    ]
     # A NaN compares false with everything; count it as the largest difference there is.
     largest = max(math.inf if math.isnan(d) else d for d in differences)
     return Check(name, largest, tolerance, largest <= tolerance)
@@ -247,28 +306,32 @@ def _compare(name: str, scores: Sequence[float], probes: Sequence[Probe], tolera
 
 def _through_plain_transformers(
     loaded: RewardModel, probes: Sequence[Probe], *, trust_remote_code: bool
-) -> list[float]:
-    """Scores with nothing of rewardlab in between: template, ids, forward, logits, as a stranger would write it."""
+) -> list[list[float]]:
+    """Values with nothing of rewardlab in between: template, ids, forward, logits, as a stranger would write it."""
     # The tokenizer is loaded again too: ours may have been given a template.
     tokenizer = AutoTokenizer.from_pretrained(loaded.folder, trust_remote_code=trust_remote_code)
     with quiet_transformers():
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model = model_class(loaded.read_out.kind).from_pretrained(
             loaded.folder, dtype=DTYPES[loaded.dtype], use_safetensors=True, trust_remote_code=trust_remote_code
         )
     model.eval().to(loaded.model.device)
     encoder = loaded.encoder()
-    scores = []
+    values = []
     with torch.inference_mode():
-        for probe in probes:
-            ids = probe.input_ids
+        for probe, sequence in zip(probes, _sequences(loaded, probes), strict=True):
+            ids: Any = sequence.ids
             # A truncated probe has no text that transformers alone would turn into its ids.
             if loaded.contract is not None and not encoder.encode(_group(probe)).truncated:
-                rendered: Any = tokenizer.apply_chat_template(probe.messages, return_dict=False)
-                ids = rendered
+                marked = encoder.marked(_group(probe))
+                messages: Any = list(conversation(marked.prompt, marked.completions[0]))
+                ids = tokenizer.apply_chat_template(messages, return_dict=False)
             batch = pad([ids], 0)
             inputs = {name: tensor.to(model.device) for name, tensor in model_inputs(model, batch).items()}
-            scores.append(float(model(**inputs).logits[0, 0]))
-    return scores
+            logits = model(**inputs).logits[0].float().cpu()
+            kind = loaded.read_out.kind
+            outputs = logits if kind == "sequence" else logits[list(sequence.readouts)]
+            values.append(_values_of(outputs if kind == "step" else outputs.reshape(-1), loaded.read_out))
+    return values
 
 
 def _tolerance_without_contract(dtype: str, scores: Sequence[float]) -> float:
