@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -13,8 +14,18 @@ from rewardlab.data.template import seal_chat_template
 from rewardlab.errors import DataError
 from rewardlab.modeling.engine import Planner
 from rewardlab.modeling.preparing import prepare_for_training
-from rewardlab.training.batches import GroupCollator, encode_pairs, pair_targets, repeated_prompts_note
+from rewardlab.training.arguments import RewardArguments
+from rewardlab.training.batches import EncodedDataset, GroupCollator, encode_groups, repeated_prompts_note
+from rewardlab.training.supervision import Supervision, supervision_of
 from rewardlab.types import Pair, PromptGroup
+
+
+def supervision(objective: str = "bradley_terry") -> Supervision:
+    return supervision_of(RewardArguments("unused", objective=objective, report_to="none"))
+
+
+def encoded(groups: list[PromptGroup], encoder: Encoder, **options: Any) -> EncodedDataset:
+    return encode_groups(groups, encoder, supervision(), **options)
 
 
 @pytest.fixture
@@ -30,7 +41,7 @@ def test_every_group_is_used_dropped_or_quarantined(encoder: Encoder) -> None:
         PromptGroup("Hi", ["good", "word " * 99], [Pair()], id="too long"),
         PromptGroup("word " * 99, ["good", "bad"], [Pair()], id="cut"),
     ]
-    data = encode_pairs(groups, encoder)
+    data = encoded(groups, encoder)
     assert [e.group.id for e in data.examples] == ["fine", "cut"]
     assert [(g.id, reason) for g, reason in data.dropped] == [
         ("alike after trimming", "chosen and rejected give the same token ids")
@@ -46,14 +57,14 @@ def test_a_row_of_several_pairs_loses_only_those_that_became_identical(encoder: 
     """Completions 0 and 1 are one after trimming: of three pairs one is lost. The second row has no other pair."""
     some = PromptGroup("Hi", ["same", " same", "bad"], [Pair(0, 1), Pair(0, 2, margin=0.5), Pair(2, 1)], id="some")
     all_ = PromptGroup("Hi", ["same", " same"], [Pair(0, 1), Pair(1, 0)], id="all")
-    data = encode_pairs([some, all_], encoder)
+    data = encoded([some, all_], encoder)
     (example,) = data.examples
     assert example.group.pairs == (Pair(0, 2, margin=0.5), Pair(2, 1))
     assert data.groups == [example.group]
     assert data.dropped_pairs == [(some, "chosen and rejected give the same token ids: 1 of 3 pairs")]
     assert data.dropped == [(all_, "chosen and rejected give the same token ids: 2 of 2 pairs")]
     assert reason_kind(data.dropped[0][1]) == "chosen and rejected give the same token ids"
-    kept = encode_pairs([some, all_], encoder, keep_identical=True)
+    kept = encoded([some, all_], encoder, keep_identical=True)
     assert [e.group for e in kept.examples] == kept.groups == [some, all_]
 
 
@@ -66,7 +77,7 @@ def test_rows_of_one_prompt_are_merged_after_every_row_is_accounted_for(encoder:
         PromptGroup("Hi", ["good", "word " * 99], [Pair()], id=4),
         PromptGroup("word " * 99, ["bad", "worse"], [Pair()], id=5),  # cut
     ]
-    data = encode_pairs(groups, encoder, max_group_size=4)
+    data = encoded(groups, encoder, max_group_size=4)
     assert [(e.group.id, len(e.sequences), e.group.pairs) for e in data.examples] == [
         (0, 4, (Pair(0, 1), Pair(2, 0), Pair(1, 3))),
         (1, 2, (Pair(),)),
@@ -76,7 +87,7 @@ def test_rows_of_one_prompt_are_merged_after_every_row_is_accounted_for(encoder:
     assert [g.id for g, _ in data.quarantined] == [4]
     assert data.num_truncated == 3
     assert len(data.groups) + len(data.dropped) + len(data.quarantined) == len(groups)
-    assert [e.group for e in encode_pairs(groups, encoder).examples] == data.groups
+    assert [e.group for e in encoded(groups, encoder).examples] == data.groups
 
 
 def test_repeated_prompts_are_told_with_figures(encoder: Encoder) -> None:
@@ -86,44 +97,29 @@ def test_repeated_prompts_are_told_with_figures(encoder: Encoder) -> None:
         PromptGroup("B", ["good", "bad"], [Pair()]),
         *(PromptGroup("", ["good", "bad"], [Pair()]) for _ in range(2)),
     ]
-    note = repeated_prompts_note(encode_pairs(rows, encoder, max_group_size=16))
+    note = repeated_prompts_note(encoded(rows, encoder, max_group_size=16))
     assert note is not None
     assert note.startswith("1 of 4 prompts have several pairs, up to 3 for one; ")
     assert "in one group and step; " in note
     assert note.endswith("--objective grouped_pairs counts each prompt once")
-    split = repeated_prompts_note(encode_pairs(rows, encoder, max_group_size=3))
+    split = repeated_prompts_note(encoded(rows, encoder, max_group_size=3))
     assert split is not None
     assert "(1 too large for one: in several)" in split
     assert split.endswith("counts each group once")
-    assert repeated_prompts_note(encode_pairs(rows, encoder)) is None  # not merged: the objective makes no difference
-    assert repeated_prompts_note(encode_pairs(rows[3:], encoder, max_group_size=16)) is None
+    assert repeated_prompts_note(encoded(rows, encoder)) is None  # not merged: the objective makes no difference
+    assert repeated_prompts_note(encoded(rows[3:], encoder, max_group_size=16)) is None
 
 
 def test_a_few_repeated_prompts_are_not_worth_a_word(encoder: Encoder) -> None:
     """Two pairs that share a prompt are 2 of 40 = 5 % and told, and 2 of 41 and not told."""
     rows = [PromptGroup(f"prompt {max(i, 1)}", [f"good {i}", "bad"], [Pair()]) for i in range(41)]
-    assert repeated_prompts_note(encode_pairs(rows[:40], encoder, max_group_size=16)) is not None
-    assert repeated_prompts_note(encode_pairs(rows, encoder, max_group_size=16)) is None
+    assert repeated_prompts_note(encoded(rows[:40], encoder, max_group_size=16)) is not None
+    assert repeated_prompts_note(encoded(rows, encoder, max_group_size=16)) is None
 
 
 def test_groups_without_pairs_are_refused(encoder: Encoder) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl:3: no preference"):
-        encode_pairs([PromptGroup("Hi", ["x"], source="rows.jsonl:3")], encoder)
-
-
-def test_batch_targets_point_at_their_completions(encoder: Encoder) -> None:
-    groups = [
-        PromptGroup("Hi", ["a", "b"], [Pair(1, 0, margin=0.5)]),
-        PromptGroup("Yo", ["c", "d", "e"], [Pair(0, 2), Pair(1, 2, weight=3.0)]),
-    ]
-    examples = encode_pairs(groups, encoder).examples
-    targets = pair_targets(examples)
-    texts = [encoder.tokenizer.decode(ids) for example in examples for ids in example.sequences]
-    sides = [(texts[c][-6], texts[r][-6]) for c, r in zip(targets.chosen, targets.rejected, strict=True)]
-    assert sides == [("b", "a"), ("c", "e"), ("d", "e")]
-    assert targets.margin.tolist() == [0.5, 0.0, 0.0]
-    assert targets.weight.tolist() == [1.0, 1.0, 3.0]
-    assert targets.group.tolist() == [0, 1, 1]
+        encoded([PromptGroup("Hi", ["x"], source="rows.jsonl:3")], encoder)
 
 
 @pytest.mark.parametrize("layout", ["tree", "packed", "padded"])
@@ -133,9 +129,9 @@ def test_parts_hold_each_group_once_under_the_budget(
 ) -> None:
     """Each part's forwards give each of its completions one score; only a single group may need several forwards."""
     groups = [PromptGroup(f"question {i}", ["yes", "no " * i, "maybe"], [Pair(0, 2)]) for i in range(1, 6)]
-    examples = encode_pairs(groups, encoder).examples
+    examples = encoded(groups, encoder).examples
     model = prepare_for_training(base_model, seed=0).model
-    batch = GroupCollator(Planner(model, layout, budget))(examples)
+    batch = GroupCollator(Planner(model, layout, budget), supervision())(examples)
     assert batch["num_tokens"] == sum(sum(e.lengths) for e in examples)
     pairs = 0
     for part in batch["parts"]:

@@ -42,8 +42,9 @@ def test_held_out_metrics_are_those_of_the_reloaded_model(
     scorer = Scorer.from_pretrained(tmp_path / "rm")
     again = Evaluator(scorer).evaluate(pairs[16:24])
     assert saved.held_out is not None
-    assert saved.held_out.log_loss.value == pytest.approx(again.log_loss.value, abs=1e-6)
-    assert saved.held_out.accuracy.value == again.accuracy.value
+    assert saved.held_out.pairs is not None
+    assert saved.held_out.pairs.log_loss.value == pytest.approx(again.log_loss.value, abs=1e-6)
+    assert saved.held_out.pairs.accuracy.value == again.accuracy.value
     contract = scorer.contract
     assert contract is not None
     assert contract.training["steps"] == 2

@@ -148,7 +148,9 @@ def test_held_out_ties_are_evaluated_and_held_out_rows_accounted_for(
         eval_ledger=eval_ledger,
     )
     assert result.saved.held_out is not None
-    assert (result.saved.held_out.num_pairs, result.saved.held_out.ties) == (5, 1)
+    found = result.saved.held_out.pairs
+    assert found is not None
+    assert (found.num_pairs, found.ties) == (5, 1)
     assert eval_ledger.to_dict()["reasons"] == {"completion too long": 1}
     assert ledger.to_dict()["rows"]["used"] == 8
 

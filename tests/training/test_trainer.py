@@ -288,7 +288,7 @@ def test_two_passes_drop_the_same_adapters_twice(base_model: Path, tmp_path: Pat
     trainer._run = remember  # type: ignore[method-assign]
     engine = trainer._engine_of_run()
     assert engine.layout == "packed"  # in a tree the completions would share the prefix's mask
-    (part,) = GroupCollator(engine.planner)(trainer.train_data.examples)["parts"]
+    (part,) = GroupCollator(engine.planner, trainer.supervision)(trainer.train_data.examples)["parts"]
     assert len(part.forwards) == 2
     trainer.create_optimizer()
     trainer.training_step(trainer.model, {"parts": [part], "num_tokens": 1})

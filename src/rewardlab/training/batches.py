@@ -15,7 +15,7 @@ from rewardlab.data.encoding import EncodedGroup, Encoder, reason_of
 from rewardlab.data.merging import merge_by_prompt
 from rewardlab.errors import DataError
 from rewardlab.modeling.engine import Forward, Planner
-from rewardlab.objectives import PairTargets
+from rewardlab.training.supervision import Supervision
 from rewardlab.types import PromptGroup
 
 _FEW_SHARED_PAIRS = 0.05  # below this share of the pairs, groups with several of them change nothing worth a word
@@ -28,7 +28,8 @@ class EncodedDataset:
     Attributes:
         examples: The groups that are trained or evaluated on, those of one prompt merged where that was asked for.
         groups: The rows they were made of, not merged, with the pairs that are used.
-        dropped: Rows left out because the two sides of every pair are the same ids, with the reason.
+        dropped: Rows left out because they teach nothing (the two sides of every pair are the same ids, every label is
+            null), with the reason.
         dropped_pairs: Rows that stay, but lost such pairs, as they came; with how many they lost.
         quarantined: Rows that cannot be encoded, with the reason.
         num_truncated: Rows of which a sequence was cut.
@@ -41,40 +42,65 @@ class EncodedDataset:
     quarantined: list[tuple[PromptGroup, str]]
     num_truncated: int
 
+    def required(self, name: str) -> EncodedDataset:
+        """This set, if anything is left of it.
 
-def encode_pairs(
-    groups: Sequence[PromptGroup], encoder: Encoder, *, keep_identical: bool = False, max_group_size: int = 1
+        Args:
+            name: What it is for, ``"training"`` or ``"evaluation"``.
+
+        Raises:
+            DataError: Nothing is.
+        """
+        if not self.examples:
+            reasons = {reason for _, reason in self.dropped + self.quarantined}
+            raise DataError(
+                f"no {name} group is left: {len(self.dropped)} dropped, {len(self.quarantined)} quarantined "
+                f"{sorted(reasons)[:3]}",
+                hint="raise max_length, or look at the data with `rewardlab data check`",
+            )
+        return self
+
+
+def encode_groups(
+    groups: Sequence[PromptGroup],
+    encoder: Encoder,
+    supervision: Supervision,
+    *,
+    keep_identical: bool = False,
+    max_group_size: int = 1,
 ) -> EncodedDataset:
-    """Encode groups for a pairwise objective.
+    """Encode groups for an objective.
 
     A pair that has become identical (the template strips what differed) says nothing and is dropped, and its row with
-    it if no other pair is left; a row that cannot be encoded is quarantined; both are counted.
+    it if no other pair is left, where pairs are what is learned from; so is a row without any label that is not null.
+    A row that cannot be encoded is quarantined. All are counted.
 
     Args:
         groups: The rows.
         encoder: The model's encoder.
+        supervision: What the objective learns from.
         keep_identical: Keep identical pairs: in an evaluation they are ties, which are not wins.
         max_group_size: Merge the rows of one prompt into groups of at most so many completions
             (:func:`~rewardlab.data.merging.merge_by_prompt`); 1 leaves every row a group of its own.
 
     Raises:
-        DataError: A group has no pairs at all: then the data is not preferences.
+        DataError: A group has nothing to learn from: then the data is of another kind.
     """
     examples: list[EncodedGroup] = []
     dropped: list[tuple[PromptGroup, str]] = []
     dropped_pairs: list[tuple[PromptGroup, str]] = []
     quarantined: list[tuple[PromptGroup, str]] = []
     for group, item in zip(groups, encoder.encode_many(groups), strict=True):
-        if not group.pairs:
-            raise DataError(
-                f"{group.name}: no preference between its completions",
-                hint="training needs rows with chosen and rejected; rows with only completions can be scored",
-            )
+        supervision.require(group)
+        useless = supervision.useless(group)
         if isinstance(item, DataError):
             quarantined.append((group, reason_of(item)))
             continue
+        if useless is not None:
+            dropped.append((group, useless))
+            continue
         different = [p for p in group.pairs if item.sequences[p.chosen] != item.sequences[p.rejected]]
-        lost = 0 if keep_identical else len(group.pairs) - len(different)
+        lost = 0 if keep_identical or not supervision.compares_pairs else len(group.pairs) - len(different)
         if not lost:
             examples.append(item)
             continue
@@ -128,15 +154,15 @@ def repeated_prompts_note(data: EncodedDataset) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TargetedPart:
-    """Some whole groups of a micro-batch: how to compute their scores, and the pairs between them.
+    """Some whole groups of a micro-batch: how to compute their scores, and what the scores are to be.
 
     Attributes:
         forwards: The forwards that give the scores; several only for one group over the token budget.
-        targets: The pairs, as indices into the scores of these groups' completions.
+        targets: The objective's targets, as indices into the scores of these groups' read-outs.
     """
 
     forwards: tuple[Forward, ...]
-    targets: PairTargets
+    targets: Any
 
 
 class GroupCollator:
@@ -144,10 +170,12 @@ class GroupCollator:
 
     Args:
         planner: Says which groups share a forward.
+        supervision: What the objective learns from.
     """
 
-    def __init__(self, planner: Planner) -> None:
+    def __init__(self, planner: Planner, supervision: Supervision) -> None:
         self.planner = planner
+        self.supervision = supervision
 
     def __call__(self, examples: Sequence[EncodedGroup]) -> dict[str, Any]:
         """One micro-batch.
@@ -155,9 +183,10 @@ class GroupCollator:
         Returns:
             ``parts`` (list of :class:`TargetedPart`), and ``num_tokens``, those of all its sequences.
         """
+        readouts = [example.readouts for example in examples] if examples[0].readouts else None
         parts = [
-            TargetedPart(part.forwards, pair_targets([examples[g] for g in part.groups]))
-            for part in self.planner.parts([example.sequences for example in examples])
+            TargetedPart(part.forwards, self.supervision.targets([examples[g] for g in part.groups]))
+            for part in self.planner.parts([example.sequences for example in examples], readouts)
         ]
         return {"parts": parts, "num_tokens": sum(sum(example.lengths) for example in examples)}
 
@@ -168,47 +197,22 @@ class FeaturedGroup:
 
     Attributes:
         example: The group.
-        features: What the head reads of each completion, shape (completions, hidden), float32.
+        features: What the head reads at each read-out, shape (read-outs, hidden), float32.
     """
 
     example: EncodedGroup
     features: Tensor
 
 
-def collate_features(examples: Sequence[FeaturedGroup]) -> dict[str, Any]:
+def collate_features(examples: Sequence[FeaturedGroup], supervision: Supervision) -> dict[str, Any]:
     """One micro-batch of groups whose features are known.
 
     Returns:
-        ``features`` of all completions, shape (completions, hidden), ``targets``, and ``num_tokens``.
+        ``features`` of all read-outs, shape (read-outs, hidden), ``targets``, and ``num_tokens``.
     """
     groups = [item.example for item in examples]
     return {
         "features": torch.cat([item.features for item in examples]),
-        "targets": pair_targets(groups),
+        "targets": supervision.targets(groups),
         "num_tokens": sum(sum(group.lengths) for group in groups),
     }
-
-
-def pair_targets(examples: Sequence[EncodedGroup]) -> PairTargets:
-    """The pairs of some groups, as indices into the flat list of their completions."""
-    chosen: list[int] = []
-    rejected: list[int] = []
-    margin: list[float] = []
-    weight: list[float] = []
-    group: list[int] = []
-    first = 0
-    for index, example in enumerate(examples):
-        for pair in example.group.pairs:
-            chosen.append(first + pair.chosen)
-            rejected.append(first + pair.rejected)
-            margin.append(pair.margin or 0.0)
-            weight.append(pair.weight)
-            group.append(index)
-        first += len(example.sequences)
-    return PairTargets(
-        chosen=torch.tensor(chosen),
-        rejected=torch.tensor(rejected),
-        margin=torch.tensor(margin, dtype=torch.float32),
-        weight=torch.tensor(weight, dtype=torch.float32),
-        group=torch.tensor(group),
-    )

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from rewardlab.errors import CheckpointError
-from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores
+from rewardlab.metrics.known import Evaluation, evaluate_known
+from rewardlab.modeling.aggregation import group_outputs, score_of, step_scores_of
 from rewardlab.modeling.checkpoint import Provenance, reference_statistics, save_reward_model
-from rewardlab.modeling.engine import score_sequences
+from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.preparing import inner_model, merged
 from rewardlab.modeling.verification import Verification
 from rewardlab.types import PromptGroup
@@ -42,7 +46,7 @@ class SavedModel:
 
     folder: Path
     verification: Verification
-    held_out: EvaluationResult | None
+    held_out: Evaluation | None
     held_out_groups: list[PromptGroup]
 
 
@@ -74,13 +78,13 @@ def save_trained(
     model = _merged_unchanged(trainer)
     examples = held.examples if held else train.examples[:_REFERENCE_GROUPS]
     report(f"scoring {len(examples)} {'held-out' if held else 'training'} groups")
-    sequences = [sequence for example in examples for sequence in example.sequences]
     layout = trainer.layout.layout if trainer.layout else "padded"
-    flat = score_sequences(model, sequences, layout=layout, tokens_per_batch=arguments.tokens_per_batch)
-    rest = iter(flat)
-    scores = [[next(rest) for _ in example.sequences] for example in examples]
+    outputs = group_outputs(Engine(model, layout, arguments.tokens_per_batch), examples)
+    read_out = arguments.read_out
+    scores = [[score_of(of_one, read_out) for of_one in of_group] for of_group in outputs]
     held_out_groups = [example.group for example in examples] if held else []
-    held_out = evaluate_scores(held_out_groups, scores) if held else None
+    steps = step_scores_of(outputs, read_out) if read_out.kind == "step" else None
+    held_out = evaluate_known(held_out_groups, scores, steps, aggregation=read_out.aggregation) if held else None
     report("saving, loading again and verifying")
     verification = save_reward_model(
         Path(folder),
@@ -89,7 +93,7 @@ def save_trained(
         trainer.template,
         max_length=arguments.max_length,
         provenance=Provenance(
-            objective={"name": arguments.objective, "center_rewards_coefficient": arguments.center_rewards_coefficient},
+            objective=trainer.objective_record(),
             data={
                 "train": _fingerprinted(train.groups),
                 "held_out": _fingerprinted(held_out_groups) if held else None,
@@ -106,7 +110,8 @@ def save_trained(
             },
             held_out_metrics=held_out.to_dict() if held_out else {},
         ),
-        reference=reference_statistics(flat, "held-out" if held else "training"),
+        reference=reference_statistics([s for some in scores for s in some], "held-out" if held else "training"),
+        read_out=read_out,
     )
     return SavedModel(Path(folder), verification, held_out, held_out_groups)
 
@@ -119,13 +124,25 @@ def groups_per_step(trainer: RewardTrainer) -> int:
 
 def groups_fingerprint(groups: Sequence[PromptGroup]) -> str:
     """SHA-256 of what is learned from some groups, whatever their order and the files they came from."""
-    rows = sorted(
-        json.dumps(
-            [g.prompt, g.completions, [[p.chosen, p.rejected, p.margin, p.weight] for p in g.pairs]], sort_keys=True
-        )
-        for g in groups
-    )
+    rows = sorted(json.dumps(_learned_from(group), sort_keys=True) for group in groups)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def _learned_from(group: PromptGroup) -> list[Any]:
+    """All a group says, as JSON; what most groups do not say is left out, so that fingerprints of pairs stay."""
+    pairs = []
+    for pair in group.pairs:
+        soft = [pair.p_chosen, pair.strength, pair.tie]
+        pairs.append([pair.chosen, pair.rejected, pair.margin, pair.weight, *(soft if any(soft) else ())])
+    others = {
+        "rankings": [[r.completions, r.ranks, r.weight] for r in group.rankings],
+        "ratings": group.ratings,
+        "attributes": [dict(attributes) for attributes in group.attributes],
+        "labels": group.labels,
+        "steps": [[[step.text, step.label] for step in steps] for steps in group.steps],
+    }
+    known = {name: value for name, value in others.items() if value}
+    return [group.prompt, group.completions, pairs, *([known] if known else ())]
 
 
 def _fingerprinted(groups: Sequence[PromptGroup]) -> dict[str, Any]:
@@ -135,14 +152,19 @@ def _fingerprinted(groups: Sequence[PromptGroup]) -> dict[str, Any]:
 def _merged_unchanged(trainer: RewardTrainer) -> PreTrainedModel:
     """Merge the adapters, and check that the scores stay: a lost head or adapter shows here."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    sequences = [s for example in trainer.train_data.examples[:_MERGED_GROUPS] for s in example.sequences]
+    examples = trainer.train_data.examples[:_MERGED_GROUPS]
     quantized = bool(getattr(inner_model(model), "is_quantized", False))
-    before = score_sequences(inner_model(model), sequences)
+    before = _flat(group_outputs(Engine(inner_model(model)), examples))
     plain = merged(model)
-    difference = max(abs(a - b) for a, b in zip(score_sequences(plain, sequences), before, strict=True))
-    if difference > 1e-3 * max(1.0, *(abs(score) for score in before)):
+    difference = float((_flat(group_outputs(Engine(plain), examples)) - before).abs().max())
+    if difference > 1e-3 * max(1.0, float(before.abs().max())):
         what = f"merging the adapters moved a score by {difference:.3g}"
         if not quantized:
             raise CheckpointError(what, hint="the training checkpoints are intact; please report this")
         logger.warning("%s: trained in 4 bits, merged in more; the contract holds the new scores", what)
     return plain
+
+
+def _flat(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+    """All numbers the head gave, in one row."""
+    return torch.cat([of_one.flatten() for of_group in outputs for of_one in of_group])

@@ -26,7 +26,7 @@ from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import position_limit, quiet_transformers
 from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner_model, prepare_for_training
-from rewardlab.training.arguments import RewardArguments
+from rewardlab.training.arguments import RewardArguments, read_out_of
 from rewardlab.training.batches import EncodedDataset
 from rewardlab.training.finishing import SavedModel, groups_fingerprint, groups_per_step
 from rewardlab.training.presets import PRESETS, Preset
@@ -121,6 +121,7 @@ def train_reward_model(
         lora=lora,
         disable_dropout=bool(overrides.get("disable_dropout", True)),
         trust_remote_code=trust_remote_code,
+        read_out=read_out_of(overrides),
     )
     preset_name = mode if mode != "full" or is_decoder(inner_model(prepared.model)) else "encoder"
     for change in prepared.template.changes:
@@ -164,7 +165,7 @@ def train_reward_model(
     manifest = {
         "base_model": str(model),
         "mode": preset_name,
-        "objective": arguments.objective,
+        "objective": trainer.objective_record(),
         "seed": seed,
         "learning_rate": arguments.learning_rate,
         "groups_per_step": groups_per_step(trainer),

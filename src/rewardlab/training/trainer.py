@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,8 +31,9 @@ from rewardlab.modeling.head import head_name, is_decoder, use_float32_head
 from rewardlab.modeling.loading import position_limit
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.prefix_tree import TokenCount, count_tokens
-from rewardlab.modeling.preparing import drops_out, inner_model, set_dropout_to_zero
-from rewardlab.objectives import OBJECTIVES, BradleyTerry, GroupedPairs, PairTargets
+from rewardlab.modeling.preparing import drops_out, inner_model, require_distinct_pad, set_dropout_to_zero
+from rewardlab.objectives import Objective, build_objective, parameters_of
+from rewardlab.training import objective_parameters
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import (
     EncodedDataset,
@@ -39,13 +41,14 @@ from rewardlab.training.batches import (
     GroupCollator,
     TargetedPart,
     collate_features,
-    encode_pairs,
-    pair_targets,
+    encode_groups,
     repeated_prompts_note,
 )
 from rewardlab.training.finishing import SavedModel, save_trained
+from rewardlab.training.part_step import PartStep, in_order
 from rewardlab.training.progress import ProgressLine
-from rewardlab.training.run_metrics import collapse_warning, pair_metrics
+from rewardlab.training.run_metrics import collapse_warning
+from rewardlab.training.supervision import fitted_values, supervision_of
 from rewardlab.types import PromptGroup
 
 if TYPE_CHECKING:
@@ -61,9 +64,10 @@ class RewardTrainer(Trainer):
 
     Args:
         model: A model from :func:`rewardlab.modeling.preparing.prepare_for_training`, or any
-            ``*ForSequenceClassification`` with one label and a padding id that is not its end token.
+            ``*ForSequenceClassification`` with one label and a padding id that is not its end token (for outcomes and
+            steps: ``*ForTokenClassification``).
         args: The arguments.
-        train_dataset: Groups to train on, each with at least one pair.
+        train_dataset: Groups to train on, each with what the objective learns from.
         eval_dataset: Groups to evaluate on; None for none.
         processing_class: The tokenizer; its chat template is sealed if it is not yet.
         template: What sealing found, where it was sealed before (``PreparedModel.template``); for the contract.
@@ -73,6 +77,8 @@ class RewardTrainer(Trainer):
         train_data: The training groups as ids, with what was dropped and quarantined.
         eval_data: The evaluation groups likewise; None for none.
         template: What sealing the chat template found.
+        objective: The objective, with what it learns beside the model.
+        supervision: What it learns from.
         layout: Which layout the engine has chosen, and why; None before anything was scored.
 
     Example:
@@ -85,7 +91,7 @@ class RewardTrainer(Trainer):
     """
 
     args: RewardArguments
-    objective: BradleyTerry | GroupedPairs
+    objective: Objective
 
     def __init__(
         self,
@@ -105,7 +111,7 @@ class RewardTrainer(Trainer):
         for change in sealed.changes:
             logger.warning("chat template: %s", change)
         self.template = template or sealed
-        _require_distinct_pad(text_config.pad_token_id, processing_class)
+        require_distinct_pad(text_config.pad_token_id, processing_class)
         limit = position_limit(text_config, processing_class)
         if limit is not None and args.max_length > limit:
             raise ConfigError(
@@ -115,20 +121,23 @@ class RewardTrainer(Trainer):
             use_float32_head(model)
         if args.disable_dropout:
             set_dropout_to_zero(model)
-        self.encoder = Encoder(processing_class, args.max_length)
-        self.train_data = _non_empty(
-            encode_pairs(train_dataset, self.encoder, max_group_size=args.max_group_size), "training"
-        )
+        self.encoder = Encoder(processing_class, args.max_length, args.read_out)
+        self.supervision = supervision_of(args)
+        self.train_data = encode_groups(
+            train_dataset, self.encoder, self.supervision, max_group_size=args.max_group_size
+        ).required("training")
         self.eval_data = self._encoded_for_evaluation(eval_dataset) if eval_dataset else None
         self._engine: Engine | None = None
         self.layout: LayoutChoice | None = None
         self._head: nn.Module = nn.Identity()  # looked for where it alone is trained
         self._eval_features: Tensor | None = None
-        self._window: list[tuple[Tensor, PairTargets]] = []
+        self._window: list[tuple[Tensor, Any]] = []
+        self.objective_values = args.objective_values() | fitted_values(args, self.train_data.examples)
+        self.objective = build_objective(args.objective, self.objective_values).to(args.device)
         super().__init__(
             model=model,
             args=args,
-            data_collator=GroupCollator(Planner(inner_model(model), "padded", args.tokens_per_batch)),
+            data_collator=GroupCollator(Planner(inner_model(model), "padded", args.tokens_per_batch), self.supervision),
             train_dataset=self.train_data.examples,
             eval_dataset=self.eval_data.examples if self.eval_data else None,
             processing_class=processing_class,
@@ -139,7 +148,6 @@ class RewardTrainer(Trainer):
                 f"{args.n_gpu} GPUs are visible to one process",
                 hint="launch one process per GPU (accelerate launch, torchrun)",
             )
-        self.objective = OBJECTIVES[args.objective](center_rewards_coefficient=args.center_rewards_coefficient)
         # The loss is already divided by the units of the whole step; transformers must not divide it again.
         self.model_accepts_loss_kwargs = True
         # Both of transformers' callbacks print to stdout, which belongs to data.
@@ -161,13 +169,13 @@ class RewardTrainer(Trainer):
         if self._only_head_is_trained():
             self._compute_features(engine)
         else:
-            self.data_collator = GroupCollator(engine.planner)
+            self.data_collator = GroupCollator(engine.planner, self.supervision)
         first = self.train_data.examples[:_GROUPS_AT_STEP_0]
         self._warn_if_collapsed(self._scores(first), first, "before training")
         return super().train(*args, **kwargs)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | None:
-        """Units (weighted pairs, or prompts) of the whole optimiser step: all its micro-batches, all ranks."""
+        """Units of the objective in the whole optimiser step: all its micro-batches, all ranks."""
         if not batch_samples:
             return None
         targets = [t for batch in batch_samples for t in _targets_in(batch)]
@@ -195,42 +203,20 @@ class RewardTrainer(Trainer):
         scale = self._scale(inputs, num_items_in_batch)
         loss = torch.zeros((), device=self.args.device)
         parts: list[TargetedPart] = inputs["parts"]
-        for number, part in enumerate(parts):
-            loss += self._part_step(model, part, scale, is_last=number == len(parts) - 1)
+        step = PartStep(
+            run=partial(self._run, model),
+            loss=lambda scores, targets: self.objective(scores, targets) * scale,
+            backward=self.accelerator.backward,
+            computing=self.compute_loss_context_manager,
+            exchanging=partial(self._synchronised, model),
+            device=self.args.device,
+        )
+        with objective_parameters.RankAverage(self.objective, self.accelerator):
+            for number, part in enumerate(parts):
+                part_loss, scores = step(part, is_last=number == len(parts) - 1)
+                loss += part_loss
+                self._remember(scores, part.targets)
         return loss
-
-    def _part_step(self, model: nn.Module, part: TargetedPart, scale: Tensor, *, is_last: bool) -> Tensor:
-        """Forward and backward of one part; its loss.
-
-        A group that needs several forwards is done in two passes: scores without a graph; then, forward by forward,
-        the gradient of the loss with respect to those scores is pushed back. By the chain rule that is the gradient.
-        """
-        targets = part.targets.to(self.args.device)
-        if len(part.forwards) == 1:
-            with self._synchronised(model, is_last):
-                with self.compute_loss_context_manager():
-                    scores = self._scores_in_order(model, part)
-                    loss = self.objective(scores, targets) * scale
-                self.accelerator.backward(loss)
-            self._remember(scores, targets)
-            return loss.detach()
-        states = []
-        scores = torch.zeros(len(_order(part)), device=self.args.device)
-        with torch.no_grad(), self._synchronised(model, False), self.compute_loss_context_manager():
-            for forward in part.forwards:
-                states.append(_random_state(self.args.device))
-                scores[list(forward.indices)] = self._run(model, forward)
-        leaf = scores.requires_grad_()
-        loss = self.objective(leaf, targets) * scale
-        (gradient,) = torch.autograd.grad(loss, leaf)
-        for number, (forward, state) in enumerate(zip(part.forwards, states, strict=True)):
-            _set_random_state(self.args.device, state)  # adapter dropout, where there is any, drops the same
-            with self._synchronised(model, is_last and number == len(part.forwards) - 1):
-                with self.compute_loss_context_manager():
-                    surrogate = torch.sum(self._run(model, forward) * gradient[list(forward.indices)])
-                self.accelerator.backward(surrogate)
-        self._remember(leaf, targets)
-        return loss.detach()
 
     def _synchronised(self, model: nn.Module, exchange: bool) -> AbstractContextManager[Any]:
         """Around a forward and its backward: ranks exchange their gradients at the micro-batch's last alone.
@@ -277,12 +263,10 @@ class RewardTrainer(Trainer):
         return self._engine_of_run().scores(forward, model)
 
     def _scores_in_order(self, model: nn.Module, part: TargetedPart) -> Tensor:
-        """Scores of a part's completions, in the order that its targets count."""
-        scores = torch.cat([self._run(model, forward) for forward in part.forwards])
-        place = torch.tensor(_order(part), device=scores.device).argsort()
-        return scores[place]
+        """What the head gives at a part's read-outs, in the order that its targets count."""
+        return in_order(part, [self._run(model, forward) for forward in part.forwards])
 
-    def _remember(self, scores: Tensor, targets: PairTargets) -> None:
+    def _remember(self, scores: Tensor, targets: Any) -> None:
         if self.args.logging_strategy != IntervalStrategy.NO:
             self._window.append((scores.detach(), targets))
 
@@ -292,6 +276,32 @@ class RewardTrainer(Trainer):
             tokens = int(self.accelerator.gather(torch.tensor(tokens, device=self.args.device)).sum())
         self.state.num_input_tokens_seen += tokens
 
+    # -- what the objective learns itself ----------------------------------------------------------------------------
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The optimiser transformers makes, with the objective's own parameters in it."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        objective_parameters.add_to_optimizer(self.objective, optimizer, self.args.objective_learning_rate)
+        return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        objective_parameters.save(self.objective, output_dir or str(self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        objective_parameters.load(self.objective, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        objective_parameters.load(self.objective, str(self.state.best_model_checkpoint))
+
+    def objective_record(self) -> dict[str, Any]:
+        """The objective's name, its settings and what it has learned, as the contract keeps them."""
+        names = (*parameters_of(self.args.objective), *self.supervision.settings)
+        settings = {name: self.objective_values[name] for name in names}
+        return {"name": self.args.objective, **settings, **objective_parameters.learned_values(self.objective)}
+
     # -- the engine --------------------------------------------------------------------------------------------------
 
     def _engine_of_run(self) -> Engine:
@@ -300,10 +310,12 @@ class RewardTrainer(Trainer):
             model = inner_model(self.accelerator.unwrap_model(self.model))
             cast(nn.Module, model).to(self.args.device)
             examples = sorted(self.train_data.examples[:_GROUPS_AT_STEP_0], key=lambda e: sum(e.lengths))
+            readouts = [example.readouts for example in examples] if examples[0].readouts else None
             autocast = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
             self.layout = choose_layout(
                 model,
                 [example.sequences for example in examples],
+                readouts=readouts,
                 engine=self.args.engine,
                 longest=max(max(example.lengths) for example in self.train_data.examples),
                 with_gradients=True,
@@ -343,24 +355,26 @@ class RewardTrainer(Trainer):
         trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if not trained or any(not name.startswith(f"{head}.") for name in trained):
             return False
-        if self.accelerator.num_processes > 1 or drops_out(model):
-            return False
-        return self._engine_of_run().layout != "padded" or not is_decoder(model)
+        if self.accelerator.num_processes > 1 or drops_out(model) or self.args.read_out.kind == "token":
+            return False  # the features of every token would not fit into memory
+        layout = self._engine_of_run().layout
+        return layout != "padded" or (not is_decoder(model) and self.args.read_out.kind == "sequence")
 
     def _compute_features(self, engine: Engine) -> None:
         logger.info("only the head is trained: what it reads is computed once, for all epochs")
         self._head = engine.model.get_submodule(head_name(engine.model))
         examples = self.train_data.examples
-        features = iter(self._features(examples, engine).split([len(e.sequences) for e in examples]))
+        counts = [sum(map(len, e.readouts)) or len(e.sequences) for e in examples]
+        features = iter(self._features(examples, engine).split(counts))
         self.train_dataset = [FeaturedGroup(example, next(features)) for example in examples]
-        self.data_collator = collate_features
+        self.data_collator = partial(collate_features, supervision=self.supervision)
         if self.eval_data:
             self._eval_features = self._features(self.eval_data.examples, engine)
 
     def _features(self, examples: Sequence[EncodedGroup], engine: Engine) -> Tensor:
-        """What the head reads of all completions of some groups, shape (completions, hidden)."""
+        """What the head reads at all read-outs of some groups, shape (read-outs, hidden)."""
         with self.compute_loss_context_manager():
-            return engine.features([sequence for example in examples for sequence in example.sequences])
+            return engine.features(*_sequences_of(examples))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of all pairs since the last log, under TRL's names."""
@@ -384,16 +398,19 @@ class RewardTrainer(Trainer):
             metric_key_prefix: Put before each name.
 
         Returns:
-            loss, accuracy, margin, min_reward, mean_reward, max_reward; also logged.
+            loss, and what the objective's supervision measures: of pairs accuracy, margin, min_reward, mean_reward,
+            max_reward; also logged.
         """
         data = self.eval_data if eval_dataset is None else self._encoded_for_evaluation(eval_dataset)
         if data is None:
             raise DataError("there is no evaluation set", hint="pass eval_dataset")
         scores = self._scores(data.examples)
         self._warn_if_collapsed(scores, data.examples, "at this evaluation")
-        targets = pair_targets(data.examples)
-        loss = float(self.objective(scores.double(), targets)) / self.objective.num_units(targets)
-        metrics = {"loss": loss, **pair_metrics([(scores, targets)])}
+        targets = self.supervision.targets(data.examples)
+        with torch.no_grad():
+            whole = self.objective(scores.double().to(self.args.device), targets.to(self.args.device))
+        loss = float(whole) / self.objective.num_units(targets)
+        metrics = {"loss": loss, **self.supervision.metrics([(scores, targets)])}
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(named)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
@@ -411,74 +428,52 @@ class RewardTrainer(Trainer):
         return save_trained(self, folder, **kwargs)
 
     def _encoded_for_evaluation(self, groups: Sequence[PromptGroup]) -> EncodedDataset:
-        return _non_empty(encode_pairs(groups, self.encoder, keep_identical=True), "evaluation")
+        return encode_groups(groups, self.encoder, self.supervision, keep_identical=True).required("evaluation")
 
     def _scores(self, examples: Sequence[EncodedGroup]) -> Tensor:
-        """Scores of all completions of some groups, in flat order, shape (completions,); each rank does its share."""
-        sequences = [sequence for example in examples for sequence in example.sequences]
+        """What the head gives at all read-outs of some groups, in flat order; each rank does its share.
+
+        Returns:
+            Shape (read-outs,), or (read-outs, classes); on the CPU.
+        """
+        sequences, readouts = _sequences_of(examples)
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         engine = self._engine_of_run()
         if self._eval_features is not None and self.eval_data and examples is self.eval_data.examples:
             with torch.no_grad():
                 return torch.tensor(self._head(self._eval_features.to(self.args.device)).squeeze(-1).tolist())
         with self.compute_loss_context_manager():
-            mine = engine.score(sequences[rank::ranks])
-        scores = torch.empty(len(sequences))
-        shares = gather_object([(rank, mine)]) if ranks > 1 else [(rank, mine)]
-        for owner, values in shares:
-            scores[owner::ranks] = torch.tensor(values)
-        return scores
+            if readouts is None:
+                mine = [torch.tensor([score]) for score in engine.score(sequences[rank::ranks])]
+            else:
+                mine = engine.outputs(sequences[rank::ranks], readouts[rank::ranks])
+        found: list[Tensor] = [torch.empty(0)] * len(sequences)
+        for owner, values in gather_object([(rank, mine)]) if ranks > 1 else [(rank, mine)]:
+            found[owner::ranks] = values
+        return torch.cat(found)
 
     def _window_metrics(self) -> dict[str, float]:
         window = [(scores.cpu(), targets.to(torch.device("cpu"))) for scores, targets in self._window]
         self._window.clear()
-        return pair_metrics(gather_object(window) if self.accelerator.num_processes > 1 else window)
+        return self.supervision.metrics(gather_object(window) if self.accelerator.num_processes > 1 else window)
 
     def _warn_if_collapsed(self, scores: Tensor, examples: Sequence[EncodedGroup], when: str) -> None:
-        targets = pair_targets(examples)
-        warning = collapse_warning(scores, scores[targets.chosen] - scores[targets.rejected])
+        margins = None
+        if self.supervision.compares_pairs:
+            targets = self.supervision.targets(examples)
+            margins = scores[targets.chosen] - scores[targets.rejected]
+        warning = collapse_warning(scores, margins)
         if warning and self.is_world_process_zero():
             logger.warning("%s: %s", when, warning)
 
 
-def _targets_in(batch: dict[str, Any]) -> list[PairTargets]:
+def _sequences_of(examples: Sequence[EncodedGroup]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]] | None]:
+    """All sequences of some groups, and where each is read; None where that is its last token."""
+    sequences = [sequence for example in examples for sequence in example.sequences]
+    readouts = [positions for example in examples for positions in example.readouts]
+    return sequences, readouts or None
+
+
+def _targets_in(batch: dict[str, Any]) -> list[Any]:
     """All targets of a micro-batch."""
     return [part.targets for part in batch["parts"]] if "parts" in batch else [batch["targets"]]
-
-
-def _order(part: TargetedPart) -> list[int]:
-    """Which completion of the part each score of its forwards belongs to."""
-    return [index for forward in part.forwards for index in forward.indices]
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
-
-
-def _require_distinct_pad(pad_id: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse what would read the score at the wrong token, in silence."""
-    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)
-    if pad_id is None or pad_id != tokenizer.pad_token_id or pad_id in ends:
-        raise ConfigError(
-            f"the model's pad_token_id is {pad_id} and the tokenizer's {tokenizer.pad_token_id}; they must be one id, "
-            "and not that of the EOS: else the score is read at another token",
-            hint="prepare the model with rewardlab.modeling.preparing.prepare_for_training",
-        )
-
-
-def _non_empty(data: EncodedDataset, name: str) -> EncodedDataset:
-    if not data.examples:
-        reasons = {reason for _, reason in data.dropped + data.quarantined}
-        raise DataError(
-            f"no {name} group is left: {len(data.dropped)} dropped, {len(data.quarantined)} quarantined "
-            f"{sorted(reasons)[:3]}",
-            hint="raise max_length, or look at the data with `rewardlab data check`",
-        )
-    return data
