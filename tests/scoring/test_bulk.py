@@ -32,6 +32,8 @@ class FakeScorer:
     "refuse" is refused.
     """
 
+    has_steps = False
+
     def __init__(self, *, fingerprint: str = "model-a", seconds: float = 0.0, fail_after: int | None = None) -> None:
         self.fingerprint = fingerprint
         self.seconds = seconds

@@ -23,6 +23,7 @@ from rewardlab import __version__
 from rewardlab.cli import data
 from rewardlab.cli.demo import demo
 from rewardlab.cli.evaluate import evaluate
+from rewardlab.cli.import_ import import_
 from rewardlab.cli.score import score
 from rewardlab.cli.train import train
 from rewardlab.cli.verify import verify
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command(rich_help_panel="Start here")(demo)
 app.add_typer(data.app, name="data", rich_help_panel="Make a reward model")
 app.command(rich_help_panel="Make a reward model")(train)
+app.command("import", rich_help_panel="Make a reward model")(import_)
 app.command(rich_help_panel="Trust it")(verify)
 app.command(rich_help_panel="Trust it")(evaluate)
 app.command(rich_help_panel="Use it")(score)

@@ -17,7 +17,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -60,6 +60,15 @@ class BulkScorer(Protocol):
         self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
     ) -> list[list[float]]:
         """One list per group, one score per completion; reports the number of completions just scored."""
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether it also scores the steps of completions, with :meth:`score_encoded_steps`."""
+
+    def score_encoded_steps(
+        self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
+    ) -> tuple[list[list[float]], list[list[list[float]]]]:
+        """Scores as :meth:`score_encoded`, and one list per group and completion with a score for each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +148,12 @@ def score_file(
     """Score every row of some files into one file, going on where an interrupted run of the same call stopped.
 
     A row of the output is ``{"id", "chosen_score", "rejected_score"}`` for a pair, ``{"id", "scores"}`` for a list of
-    completions, and ``{"id", "score"}`` for one completion (also one in a list, if no row has several). ``id`` is the
-    row's own, else where it was read (``"pairs.jsonl:17"``). ``"truncated": true`` is there if a prompt was cut. A row
-    that cannot be scored keeps its place, with null scores and the reason in ``"error"``; rows that cannot even be
-    read are in ``OUT.quarantine.jsonl`` instead.
+    completions, and ``{"id", "score"}`` for one completion (also one in a list, if no row has several). A process model
+    adds the probabilities of the steps: ``"step_scores"`` (of a list, one list per completion), or, of a pair,
+    ``"chosen_step_scores"`` and ``"rejected_step_scores"``. ``id`` is the row's own, else where it was read
+    (``"pairs.jsonl:17"``). ``"truncated": true`` is there if a prompt was cut. A row that cannot be scored keeps its
+    place, with null scores and the reason in ``"error"``; rows that cannot even be read are in
+    ``OUT.quarantine.jsonl`` instead.
 
     Args:
         scorer: What scores.
@@ -169,7 +180,7 @@ def score_file(
     quarantine = output.with_name(output.name + ".quarantine.jsonl")
     reading = read_groups(sources, format=format, split=split, strict=strict, quarantine=quarantine)
     groups = reading.groups
-    layout = _Layout(groups, format)
+    layout = _Layout(groups, format, scorer.has_steps)
     header = {
         "model": scorer.fingerprint,
         "data": _data_fingerprint(groups),
@@ -222,26 +233,36 @@ def score_file(
 class _Layout:
     """Which columns a row has; known from the groups alone, before anything is scored."""
 
-    def __init__(self, groups: Sequence[PromptGroup], format: str) -> None:
-        self.has_lists = format == "completions" or any(len(g.completions) > 1 and not g.pairs for g in groups)
-        self.columns = {name for group in groups for name in self.scores(group, None)}
+    def __init__(self, groups: Sequence[PromptGroup], format: str, has_steps: bool = False) -> None:
+        self.has_steps = has_steps
+        self.has_lists = format == "completions" or any(len(g.completions) > 1 and not _is_pair(g) for g in groups)
+        self.columns = {name for group in groups for name in self.scores(group, None, None)}
         self.ids = [self.id(group) for group in groups]
 
     def id(self, group: PromptGroup) -> str | int | None:
         """The row's own id, else its place."""
         return group.source if group.id is None else group.id
 
-    def scores(self, group: PromptGroup, scores: Sequence[float] | None) -> dict[str, Any]:
+    def scores(
+        self, group: PromptGroup, scores: Sequence[float] | None, steps: Sequence[Sequence[float]] | None
+    ) -> dict[str, Any]:
         """The scores under the names of the row's kind; nulls where there are none."""
-        if len(group.completions) == 2 and len(group.pairs) == 1:
-            pair = group.pairs[0]
-            return {
-                "chosen_score": scores[pair.chosen] if scores else None,
-                "rejected_score": scores[pair.rejected] if scores else None,
-            }
-        if len(group.completions) > 1 or self.has_lists:
-            return {"scores": list(scores) if scores else None}
-        return {"score": scores[0] if scores else None}
+        found: dict[str, Any] = {}
+        for end, values in (("score", scores), *((("step_scores", steps),) if self.has_steps else ())):
+            if _is_pair(group):
+                pair = group.pairs[0]
+                found[f"chosen_{end}"] = values[pair.chosen] if values else None
+                found[f"rejected_{end}"] = values[pair.rejected] if values else None
+            elif len(group.completions) > 1 or self.has_lists:
+                found["scores" if end == "score" else end] = list(values) if values else None
+            else:
+                found[end] = values[0] if values else None
+        return found
+
+
+def _is_pair(group: PromptGroup) -> bool:
+    """Whether a row has two sides; a ranked list of two is a list."""
+    return len(group.completions) == 2 and len(group.pairs) == 1 and not group.rankings
 
 
 def _score_rows(
@@ -250,19 +271,24 @@ def _score_rows(
     """The output rows of one chunk, and its counts."""
     results = scorer.encoder.encode_many(groups)
     encoded = [result for result in results if isinstance(result, EncodedGroup)]
-    scores = iter(scorer.score_encoded(encoded, advance))
+    of_groups: Iterator[tuple[list[float], list[list[float]] | None]]
+    if layout.has_steps:
+        of_groups = zip(*scorer.score_encoded_steps(encoded, advance), strict=True)
+    else:
+        of_groups = ((scores, None) for scores in scorer.score_encoded(encoded, advance))
     rows: list[dict[str, Any]] = []
     reasons: Counter[str] = Counter()
     for group, result in zip(groups, results, strict=True):
         row: dict[str, Any] = {"id": layout.id(group)}
         if isinstance(result, EncodedGroup):
-            row |= layout.scores(group, _finite(group, next(scores)))
+            scores, steps = next(of_groups)
+            row |= layout.scores(group, _finite(group, scores), steps)
             if result.truncated:
                 row["truncated"] = True
         elif strict:
             raise result
         else:
-            row |= layout.scores(group, None) | {"error": result.message}
+            row |= layout.scores(group, None, None) | {"error": result.message}
             reasons[reason_kind(reason_of(result))] += 1
             advance(len(group.completions))
         rows.append(row)
@@ -339,6 +365,9 @@ def _write_parquet(source: Path, target: Path, layout: _Layout) -> tuple[str, ..
     id_type = pa.int64() if whole and all(whole) else pa.string()
     number, numbers = pa.float64(), pa.list_(pa.float64())
     types = {"score": number, "scores": numbers, "chosen_score": number, "rejected_score": number}
+    of_one = pa.list_(number)
+    types |= {"step_scores": pa.list_(of_one) if "scores" in layout.columns else of_one}
+    types |= {"chosen_step_scores": of_one, "rejected_step_scores": of_one}
     columns = [(name, kind) for name, kind in types.items() if name in layout.columns]
     schema = pa.schema([("id", id_type), *columns, ("truncated", pa.bool_()), ("error", pa.string())])
     with open(source, encoding="utf-8") as lines, pq.ParquetWriter(target, schema) as writer:

@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.formats import scored_text
-from rewardlab.errors import DataError
+from rewardlab.errors import ConfigError, DataError
+from rewardlab.modeling.aggregation import AGGREGATIONS, group_outputs, score_of, step_scores_of
 from rewardlab.modeling.contract import Contract
 from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.loading import RewardModel, load_reward_model
 from rewardlab.modeling.parity import LayoutChoice
 from rewardlab.modeling.verification import layout_for_scoring, require_contract_holds
-from rewardlab.types import Message, PromptGroup
+from rewardlab.types import Aggregation, Message, PromptGroup, ReadOut
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +42,11 @@ class Scorer:
         tokens_per_batch: Most tokens in one forward; by default what suits the device.
         engine: How sequences are laid out: ``"tree"`` (each shared prefix computed once), ``"packed"``, ``"padded"``,
             or ``"auto"`` for the best that gives this model's scores.
+        aggregation: How the probabilities of a completion's tokens or steps become its score, ``"mean"``, ``"min"``,
+            ``"product"`` or ``"last"``; by default the model's own.
 
     Attributes:
+        read_out: Where the model is read, and how that becomes one score.
         layout: The layout in use, and why no better one.
         encoder: Turns groups into ids, by the model's chat template.
         num_truncated: Sequences cut to the maximum length so far; the first cut is warned about.
@@ -53,8 +59,10 @@ class Scorer:
         max_length: int | None = None,
         tokens_per_batch: int | None = None,
         engine: str = "auto",
+        aggregation: str | None = None,
     ) -> None:
         self.loaded = loaded
+        self.read_out = _aggregated(loaded.read_out, aggregation)
         self.encoder: Encoder = loaded.encoder(max_length)
         self.layout: LayoutChoice = layout_for_scoring(loaded, self.encoder, engine)
         self.layout.log(logger)
@@ -73,6 +81,7 @@ class Scorer:
         engine: str = "auto",
         trust_remote_code: bool = False,
         verify: bool = True,
+        aggregation: str | None = None,
     ) -> Scorer:
         """Load a reward model and check its contract.
 
@@ -85,13 +94,17 @@ class Scorer:
             engine: As for the class.
             trust_remote_code: Run the repository's own Python code.
             verify: Score the contract's probes and refuse a model that no longer gives their scores.
+            aggregation: As for the class.
 
         Raises:
+            ConfigError: The model is read once, so that there is nothing to aggregate.
             CheckpointError: The model cannot be trusted to give scores.
             ContractError: Its probes do not give their stored scores.
         """
         loaded = load_reward_model(path, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-        scorer = cls(loaded, max_length=max_length, tokens_per_batch=tokens_per_batch, engine=engine)
+        scorer = cls(
+            loaded, max_length=max_length, tokens_per_batch=tokens_per_batch, engine=engine, aggregation=aggregation
+        )
         if verify:
             require_contract_holds(loaded, scorer.layout.layout)
         elif loaded.contract is not None:
@@ -151,12 +164,7 @@ class Scorer:
             CompletionTooLongError: A completion does not fit the maximum length.
             DataError: The chat template refuses a conversation.
         """
-        encoded = []
-        for item in self.encoder.encode_many(groups):
-            if isinstance(item, DataError):
-                raise item
-            encoded.append(item)
-        self._count_truncated(encoded)
+        encoded = self._encoded(groups)
         if not progress:
             return self.score_encoded(encoded)
         from rich.console import Console
@@ -166,6 +174,49 @@ class Scorer:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("scoring", total=sum(len(item.sequences) for item in encoded))
             return self.score_encoded(encoded, on_progress=lambda n: bar.advance(task, n))
+
+    def step_scores(self, groups: Sequence[PromptGroup]) -> list[list[list[float]]]:
+        """P(correct) of each step of every completion, by a process model.
+
+        Args:
+            groups: The groups; completions without ``steps`` are split where the model's contract says.
+
+        Returns:
+            Per group and completion one probability per step.
+
+        Raises:
+            ConfigError: This is no process model.
+            DataError: As :meth:`score_groups`; or a step contains the model's separator.
+        """
+        if self.read_out.kind != "step":
+            raise ConfigError(
+                f"{self.loaded.folder} gives no step scores: it is read per {self.read_out.kind}",
+                hint="train a process model with --objective process",
+            )
+        return self.scores_of(self.outputs(self._encoded(groups)))[1]
+
+    def token_logits(self, groups: Sequence[PromptGroup]) -> list[list[list[float]]]:
+        """The logit of P(correct) at each token of every completion, by an outcome model.
+
+        Raises:
+            ConfigError: This is no outcome model.
+            DataError: As :meth:`score_groups`.
+        """
+        if self.read_out.kind != "token":
+            raise ConfigError(
+                f"{self.loaded.folder} gives no token logits: it is read per {self.read_out.kind}",
+                hint="train an outcome model with --objective outcome",
+            )
+        return [[of_one.tolist() for of_one in of_group] for of_group in self.outputs(self._encoded(groups))]
+
+    def _encoded(self, groups: Sequence[PromptGroup]) -> list[EncodedGroup]:
+        encoded = []
+        for item in self.encoder.encode_many(groups):
+            if isinstance(item, DataError):
+                raise item
+            encoded.append(item)
+        self._count_truncated(encoded)
+        return encoded
 
     def _count_truncated(self, encoded: Sequence[EncodedGroup]) -> None:
         cut = sum(item.truncated for item in encoded)
@@ -187,9 +238,59 @@ class Scorer:
             encoded: The groups.
             on_progress: Called with the number of completions just scored.
         """
-        sequences = [sequence for item in encoded for sequence in item.sequences]
-        scores = iter(self._engine.score(sequences, on_progress))
-        return [[next(scores) for _ in item.sequences] for item in encoded]
+        return self.scores_of(self.outputs(encoded, on_progress))[0]
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether this is a process model, which scores steps too."""
+        return self.read_out.kind == "step"
+
+    def score_encoded_steps(
+        self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
+    ) -> tuple[list[list[float]], list[list[list[float]]]]:
+        """Scores, and P(correct) of each step per group and completion, of groups encoded by this scorer's ``encoder``.
+
+        Args:
+            encoded: The groups.
+            on_progress: Called with the number of completions just scored.
+        """
+        return self.scores_of(self.outputs(encoded, on_progress))
+
+    def outputs(
+        self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
+    ) -> list[list[Tensor]]:
+        """What the head gives at each read-out (:func:`~rewardlab.modeling.aggregation.group_outputs`).
+
+        Args:
+            encoded: Groups encoded by this scorer's ``encoder``.
+            on_progress: Called with the number of completions just computed.
+        """
+        return group_outputs(self._engine, encoded, on_progress)
+
+    def scores_of(self, outputs: Sequence[Sequence[Tensor]]) -> tuple[list[list[float]], list[list[list[float]]]]:
+        """The score of each completion, and for process models P(correct) of each of its steps.
+
+        Args:
+            outputs: Of :meth:`outputs`.
+
+        Returns:
+            Scores per group and completion; step scores likewise, empty where the model has none.
+        """
+        scores = [[score_of(of_one, self.read_out) for of_one in of_group] for of_group in outputs]
+        return scores, step_scores_of(outputs, self.read_out) if self.read_out.kind == "step" else []
+
+
+def _aggregated(read_out: ReadOut, aggregation: str | None) -> ReadOut:
+    if aggregation is None:
+        return read_out
+    if aggregation not in AGGREGATIONS:
+        raise ConfigError(f"unknown aggregation {aggregation!r}", hint=f"one of {', '.join(AGGREGATIONS)}")
+    if read_out.kind == "sequence":
+        raise ConfigError(
+            f"aggregation {aggregation!r}: this model gives one score, there is nothing to aggregate",
+            hint="leave the aggregation out",
+        )
+    return replace(read_out, aggregation=cast(Aggregation, aggregation))
 
 
 def _group(prompt: object, completion: object, index: int) -> PromptGroup:
