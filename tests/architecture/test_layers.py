@@ -26,6 +26,7 @@ LAYERS = {
     "scoring": 3,
     "training": 3,
     "evaluation": 4,
+    "search": 4,
     "studies": 5,
     "cli": 7,
 }

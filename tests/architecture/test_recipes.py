@@ -16,10 +16,12 @@ import pytest
 import yaml
 
 from rewardlab.cli.main import main
-from rewardlab.objectives import OBJECTIVES
+from rewardlab.objectives import OBJECTIVES, parameters_of
 from rewardlab.scoring.scorer import Scorer
+from rewardlab.training.arguments import RewardArguments
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs" / "objectives.md"
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 QUICK = ["max_steps=2", "max_length=160", "disable_tqdm=true", "learning_rate=1e-3", "per_device_train_batch_size=4"]
 
@@ -84,14 +86,15 @@ def test_a_recipe_trains_a_model_that_verifies_and_scores(
 ) -> None:
     objective = yaml.safe_load(recipe.read_text(encoding="utf-8"))["objective"]
     data, folder = tmp_path / "rows.jsonl", tmp_path / "rm"
-    data.write_text("".join(json.dumps(ROWS[objective](number)) + "\n" for number in range(12)), encoding="utf-8")
+    data.write_text("".join(json.dumps(ROWS[objective](number)) + "\n" for number in range(30)), encoding="utf-8")
     arguments = ["--model", str(base_model), "--data", str(data), "--output", str(folder), "--dtype", "float32"]
     settings = [word for setting in QUICK for word in ("--set", setting)]
-    assert main(["train", "--config", str(recipe), *arguments, *settings, "--eval-fraction", "0"]) == 0
+    assert main(["train", "--config", str(recipe), *arguments, *settings]) == 0
     assert main(["verify", str(folder)]) == 0, capsys.readouterr().err
 
     contract = json.loads((folder / "reward_contract.json").read_text(encoding="utf-8"))
     assert contract["objective"]["name"] == objective
+    assert contract["held_out_metrics"]
     scorer = Scorer.from_pretrained(folder)
     assert scorer.read_out.kind == OBJECTIVES[objective].kind
     scores = scorer.score(["What is 5?"] * 3, _answers(5))
@@ -105,7 +108,25 @@ def test_every_objective_has_a_recipe_of_its_name() -> None:
 
 
 def test_every_objective_has_a_section_in_the_docs_that_names_its_recipe() -> None:
-    page = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
-    sections = re.findall(r"^## `(\w+)`$", page, re.MULTILINE)
-    assert sections == list(OBJECTIVES)
+    assert list(_sections()) == list(OBJECTIVES)
+    page = DOCS.read_text(encoding="utf-8")
     assert [name for name in OBJECTIVES if f"(../recipes/{name}.yaml)" not in page] == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_states_its_objective_s_arguments_and_the_docs_name_them(recipe: Path) -> None:
+    """An argument that has no effect in a recipe would be copied for years."""
+    fields = set(RewardArguments.__dataclass_fields__)
+    stated = yaml.safe_load(recipe.read_text(encoding="utf-8")).keys() & fields - {"objective"}
+    row = re.search(r"^\| arguments \| (.+) \|$", _sections()[recipe.stem], re.MULTILINE)
+    assert row is not None
+    named = set(re.findall(r"`(\w+)`", row[1])) & fields
+    assert fields.intersection(parameters_of(recipe.stem)) <= stated <= named
+
+
+def _sections() -> dict[str, str]:
+    """Objective -> its section of the docs."""
+    parts = re.split(r"^## (.+)$", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    return {
+        title.strip("`"): text for title, text in zip(parts[::2], parts[1::2], strict=True) if title.startswith("`")
+    }

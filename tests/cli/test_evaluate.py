@@ -53,10 +53,10 @@ class ByLength:
 @pytest.fixture(autouse=True)
 def scorer(monkeypatch):
     """Stands in for the module, so that the command is tested without torch."""
-    module = ModuleType("rewardlab.scoring.scorer")
+    module = ModuleType("rewardlab.scoring.opening")
     monkeypatch.setattr(ByLength, "loaded", [], raising=False)
-    module.Scorer = ByLength
-    monkeypatch.setitem(sys.modules, "rewardlab.scoring.scorer", module)
+    module.open_scorer = ByLength.from_pretrained
+    monkeypatch.setitem(sys.modules, "rewardlab.scoring.opening", module)
     return ByLength
 
 
@@ -106,9 +106,15 @@ def test_how_to_load_the_model_is_passed_on(pairs, scorer):
     run("some/model", "--data", pairs, "--device", "cpu", "--dtype", "float32", "--trust-remote-code")
     run("some/model", "--data", pairs, "--no-verify", "--engine", "packed")
     given = {"device": "cpu", "dtype": "float32", "engine": "auto", "trust_remote_code": True, "verify": True}
-    assert scorer.loaded[0] == ("some/model", given)
+    # Options of one kind of scorer alone are None unless they are given.
+    unset = dict.fromkeys(("aggregation", "neutral_is_correct", "beta", "length_normalised"))
+    assert scorer.loaded[0] == ("some/model", given | unset)
     given = {"device": None, "dtype": None, "engine": "packed", "trust_remote_code": False, "verify": False}
-    assert scorer.loaded[1:] == [("some/model", given)]
+    assert scorer.loaded[1:] == [("some/model", given | unset)]
+    run("policy:reference", "--data", pairs, "--beta", "0.2", "--length-normalised")
+    run("process-model", "--data", pairs, "--aggregation", "min", "--neutral-is-correct")
+    assert scorer.loaded[2][1].items() >= {"beta": 0.2, "length_normalised": True, "aggregation": None}.items()
+    assert scorer.loaded[3][1].items() >= {"aggregation": "min", "neutral_is_correct": True, "beta": None}.items()
 
 
 @pytest.fixture
@@ -135,12 +141,12 @@ def test_strict_refuses_them_before_a_model_is_loaded(one_bad, scorer):
     assert scorer.loaded == []
 
 
-def test_rows_without_a_preference_are_refused(tmp_path):
+def test_rows_without_a_label_are_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
     result = run("model", "--data", path, "--json")
     assert isinstance(result.exception, DataError)
-    assert "1 of 1 rows say no preference: rows.jsonl:1" in str(result.exception)
+    assert "1 of 1 rows say nothing that a score could be compared with: rows.jsonl:1" in str(result.exception)
     assert result.stdout == ""
 
 

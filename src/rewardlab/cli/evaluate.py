@@ -1,4 +1,4 @@
-"""``rewardlab evaluate``: a reward model's accuracy and calibration on preference pairs, beside the length baselines.
+"""``rewardlab evaluate``: what a reward model's scores are worth on whatever is known of some completions.
 
 This file knows options and where output goes; what is computed is :mod:`rewardlab.evaluation`'s.
 """
@@ -11,14 +11,25 @@ from typing import Annotated
 
 import typer
 
-from rewardlab.cli.options import CheckContract, Device, Dtype, EngineName, Model, TrustRemoteCode
+from rewardlab.cli.options import (
+    Aggregate,
+    Beta,
+    CheckContract,
+    Device,
+    Dtype,
+    EngineName,
+    LengthNormalised,
+    NeutralIsCorrect,
+    Scored,
+    TrustRemoteCode,
+)
 
 
 def evaluate(
-    model: Model,
+    model: Scored,
     data: Annotated[
         list[str],
-        typer.Option(metavar="FILE", help="Preference pairs that the model has not seen. Can be given several times."),
+        typer.Option(metavar="FILE", help="Labelled rows that the model has not seen. Can be given several times."),
     ],
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
     format: Annotated[str, typer.Option(help="What the rows are; by default told by their columns.")] = "auto",
@@ -30,25 +41,38 @@ def evaluate(
     device: Device = None,
     dtype: Dtype = None,
     engine: EngineName = "auto",
+    aggregation: Aggregate = None,
+    neutral_is_correct: NeutralIsCorrect = False,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="P(correct) at or below which a step is taken for an error.")
+    ] = 0.5,
+    beta: Beta = None,
+    length_normalised: LengthNormalised = False,
     trust_remote_code: TrustRemoteCode = False,
     check_contract: CheckContract = True,
 ) -> None:
-    """Measure a reward model on preference pairs.
+    """Measure a reward model on labelled rows: preferences, rankings, ratings, outcomes, judged steps.
 
-    Prints pairwise accuracy (a tie is not a win) beside that of always choosing the longer or the shorter completion;
-    log loss, calibration error and mean margin; and the accuracy by subset. All have 95 % intervals, by prompt.
+    Of preferences it prints pairwise accuracy (a tie is not a win), log loss, calibration error, mean margin, and the
+    accuracy by subset; of rankings and ratings correlations; of outcomes AUC and best-of-K accuracy; of judged steps,
+    by a process model, F1 and first-error accuracy. Beside each stand length and majority; all have 95 % intervals, by
+    prompt (docs/metrics.md).
 
     [dim]Examples:[/dim]
 
         rewardlab evaluate runs/rm --data held_out.jsonl
 
         rewardlab evaluate runs/rm --data held_out.jsonl --json > result.json
+
+        rewardlab evaluate runs/prm --data steps.jsonl --format steps --threshold 0.3
+
+        rewardlab evaluate runs/dpo:runs/sft --data held_out.jsonl --beta 0.1
     """
     from rich.console import Console
 
     from rewardlab.data.loading import read_groups
     from rewardlab.evaluation import Evaluator
-    from rewardlab.evaluation.table import render
+    from rewardlab.evaluation.table import render_all
 
     reading = read_groups(data, format=format, split=split, strict=strict, quarantine=quarantine)
     if reading.bad_rows:
@@ -57,15 +81,19 @@ def evaluate(
 
     from rewardlab.data.encoding import reason_of
     from rewardlab.errors import DataError
-    from rewardlab.scoring.scorer import Scorer
+    from rewardlab.scoring.opening import open_scorer
 
-    scorer = Scorer.from_pretrained(
+    scorer = open_scorer(
         model,
         device=device,
         dtype=dtype,
         engine=engine,
         trust_remote_code=trust_remote_code,
         verify=check_contract,
+        aggregation=aggregation,
+        neutral_is_correct=neutral_is_correct or None,
+        beta=beta,
+        length_normalised=length_normalised or None,
     )
     groups = []
     for group, encoded in zip(reading.groups, scorer.encoder.encode_many(reading.groups), strict=True):
@@ -75,10 +103,10 @@ def evaluate(
         else:
             groups.append(group)
             reading.ledger.truncated += bool(encoded.truncated)
-    result = Evaluator(scorer).evaluate(groups, progress=True)
+    result = Evaluator(scorer, threshold=threshold).evaluate_all(groups, progress=True)
 
     if json_output:
         summary = {**result.to_dict(), "ledger": reading.ledger.to_dict()}
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
-        Console().print(render(result))
+        Console().print(render_all(result))

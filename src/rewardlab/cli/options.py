@@ -7,6 +7,24 @@ from typing import Annotated, TypeAlias
 import typer
 
 Model: TypeAlias = Annotated[str, typer.Argument(metavar="DIR", help="The reward model: a folder or a hub id.")]
+Scored: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR", help="The reward model, a folder or a hub id; POLICY:REFERENCE for DPO's implicit reward."
+    ),
+]
+Aggregate: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--aggregation", help="Outcome and process models: mean, min, product or last; by default their own."),
+]
+NeutralIsCorrect: TypeAlias = Annotated[
+    bool,
+    typer.Option("--neutral-is-correct", help="Process models of 3 classes: a step's score is 1 - P(incorrect)."),
+]
+Beta: TypeAlias = Annotated[float | None, typer.Option(help="Implicit reward: DPO's beta, 0.1 by default.")]
+LengthNormalised: TypeAlias = Annotated[
+    bool, typer.Option("--length-normalised", help="Implicit reward: divide by the number of completion tokens.")
+]
 Device: TypeAlias = Annotated[
     str | None, typer.Option(help="Where to score, e.g. cpu or cuda:0; by default a GPU if any.")
 ]

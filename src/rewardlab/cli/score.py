@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rewardlab.cli.options import CheckContract, Device, Dtype, EngineName, Model, TrustRemoteCode
+from rewardlab.cli.options import (
+    Aggregate,
+    Beta,
+    CheckContract,
+    Device,
+    Dtype,
+    EngineName,
+    LengthNormalised,
+    NeutralIsCorrect,
+    Scored,
+    TrustRemoteCode,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    model: Model,
+    model: Scored,
     data: Annotated[
         list[str],
         typer.Option(
@@ -43,6 +54,10 @@ def score(
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Longest sequence in tokens; by default the model's own.")
     ] = None,
+    aggregation: Aggregate = None,
+    neutral_is_correct: NeutralIsCorrect = False,
+    beta: Beta = None,
+    length_normalised: LengthNormalised = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first row that cannot be read or scored.")
     ] = False,
@@ -58,8 +73,8 @@ def score(
 
     Rows come out in order, each with its id (else where it was read, such as pairs.jsonl:17) and [bold]score[/bold];
     pairs with [bold]chosen_score[/bold] and [bold]rejected_score[/bold]; groups of completions with the list
-    [bold]scores[/bold]. A row that cannot be scored keeps its place, with the reason in [bold]error[/bold]; one that
-    cannot be read is in OUT.quarantine.jsonl.
+    [bold]scores[/bold]. A process model adds [bold]step_scores[/bold], P(correct) of each step. A row that cannot be
+    scored keeps its place, with the reason in [bold]error[/bold]; one that cannot be read is in OUT.quarantine.jsonl.
 
     A run that was killed goes on where it was when the same command is given again.
 
@@ -68,6 +83,10 @@ def score(
         rewardlab score runs/rm --data completions.jsonl --output scores.jsonl
 
         rewardlab score runs/rm --data a.jsonl.gz --data b.parquet --output scores.parquet --dtype bfloat16
+
+        rewardlab score runs/prm --data solutions.jsonl --output scores.jsonl --aggregation product
+
+        rewardlab score runs/dpo:runs/sft --data completions.jsonl --output scores.jsonl --beta 0.1
     """
     from rich.console import Console
 
@@ -76,9 +95,9 @@ def score(
     console = Console(stderr=True)
     check_files(data, output, split=split, restart=restart, overwrite=overwrite)
 
-    from rewardlab.scoring.scorer import Scorer
+    from rewardlab.scoring.opening import open_scorer
 
-    scorer = Scorer.from_pretrained(
+    scorer = open_scorer(
         model,
         device=device,
         dtype=dtype,
@@ -87,6 +106,10 @@ def score(
         engine=engine,
         trust_remote_code=trust_remote_code,
         verify=check_contract,
+        aggregation=aggregation,
+        neutral_is_correct=neutral_is_correct or None,
+        beta=beta,
+        length_normalised=length_normalised or None,
     )
     settings: dict[str, str | int | None] = {
         "device": scorer.loaded.model.device.type,
@@ -94,6 +117,8 @@ def score(
         "max_length": scorer.encoder.max_length,
         "layout": scorer.layout.layout,
         "batch_tokens": batch_tokens,
+        "aggregation": scorer.read_out.aggregation,
+        "neutral_is_correct": scorer.read_out.neutral_is_correct,
     }
     with _bar(console) as update:
         result = score_file(

@@ -1,4 +1,4 @@
-"""``rewardlab train``: preference pairs in, a verified reward model out.
+"""``rewardlab train``: labelled completions in, a verified reward model out.
 
 This file knows options and where output goes; what is done is :mod:`rewardlab.training.run`'s.
 """
@@ -17,11 +17,12 @@ from rewardlab.cli.options import TrustRemoteCode
 def train(
     model: Annotated[str | None, typer.Option(metavar="M", help="Base model: a folder or a hub id.")] = None,
     data: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="Preference pairs. Can be given several times.")
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Labelled rows: pairs, rankings, ... Can be given several times."),
     ] = None,
     output: Annotated[str | None, typer.Option(metavar="DIR", help="Where the reward model goes.")] = None,
     eval_data: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="Held-out pairs. Can be given several times.")
+        list[str] | None, typer.Option(metavar="FILE", help="Held-out rows. Can be given several times.")
     ] = None,
     eval_fraction: Annotated[
         float | None, typer.Option(help="Without --eval-data: share of the data to hold out, by prompt.")
@@ -33,7 +34,11 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the recipe.")
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="bradley_terry (default: each pair counts) or grouped_pairs (each prompt).")
+        str | None,
+        typer.Option(
+            help="What is learned: bradley_terry (default), grouped_pairs, davidson (ties), scaled_bradley_terry, "
+            "plackett_luce (rankings), regression (ratings), outcome, or process (steps)."
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="auto, tree (each prompt computed once), packed (no padding) or padded.")
@@ -49,7 +54,7 @@ def train(
     trust_remote_code: TrustRemoteCode = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
-    """Train a reward model on preference pairs, load it again, and prove its scores.
+    """Train a reward model on what is known of completions, load it again, and prove its scores.
 
     One epoch with the preset of its mode (docs/presets.md). Bad rows are set aside in DIR/training/quarantine.jsonl;
     the run says so and stops when more than max_bad_fraction (5 %) are bad.
@@ -64,6 +69,8 @@ def train(
         rewardlab train --config recipe.yaml --lora --set lora.rank=32 --set report_to=tensorboard
 
         rewardlab train --config recipe.yaml --resume
+
+        rewardlab train --model Qwen/Qwen3-0.6B --data ranked.jsonl --objective plackett_luce --output my-rm
     """
     from rich.console import Console
 
@@ -72,7 +79,7 @@ def train(
     from rewardlab.data.reading import fingerprint
     from rewardlab.data.splits import split_by_prompt
     from rewardlab.errors import ConfigError
-    from rewardlab.evaluation.table import render
+    from rewardlab.evaluation.table import render_all
     from rewardlab.training.recipe import TrainRecipe, overrides_of
     from rewardlab.training.run import TRAINING_FOLDER, require_free, train_reward_model
 
@@ -157,7 +164,7 @@ def train(
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False))
         return
     if result.saved.held_out:
-        Console().print(render(result.saved.held_out))
+        Console().print(render_all(result.saved.held_out))
     checked = result.saved.verification
     talk.print(
         f"trained in {result.seconds:.0f} s, saved to {folder}, loaded again: {len(checked.checks)} checks held on "

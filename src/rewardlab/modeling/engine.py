@@ -342,7 +342,7 @@ class Engine:
             sequences: Ids of each sequence; equal ones are computed once and have equal scores.
             on_progress: Called with the number of sequences just scored.
         """
-        scores: list[float] = self._rows(sequences, None, on_progress, self.scores).tolist()
+        scores: list[float] = self.rows(sequences, None, on_progress, self.scores).tolist()
         return scores
 
     def outputs(
@@ -365,7 +365,7 @@ class Engine:
         Raises:
             ValueError: A sequence is empty, or its read-outs are.
         """
-        rows = self._rows(sequences, readouts, on_progress, self.scores)
+        rows = self.rows(sequences, readouts, on_progress, self.scores)
         return list(rows.split([len(own) for own in readouts]))
 
     def features(
@@ -404,18 +404,21 @@ class Engine:
 
         hook = head.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
         try:
-            return self._rows(sequences, readouts, on_progress, of_forward)
+            return self.rows(sequences, readouts, on_progress, of_forward)
         finally:
             hook.remove()
 
-    def _rows(
+    def rows(
         self,
         sequences: Sequence[Ids],
         readouts: Sequence[Positions] | None,
         on_progress: Callable[[int], None] | None,
         compute: Callable[[Forward], Tensor],
     ) -> Tensor:
-        """Something of each read-out, in their order, shape (read-outs, ...), on the CPU; what is equal, once."""
+        """What ``compute`` makes of each forward's read-outs, in their order, shape (read-outs, ...), on the CPU.
+
+        What is equal is computed once: forwards number the read-outs of the sequences that differ.
+        """
         read = _Readouts(sequences, readouts)
         same: dict[tuple[Ids, Positions | None], list[int]] = {}
         for number, sequence in enumerate(sequences):

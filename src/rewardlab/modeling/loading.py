@@ -138,7 +138,7 @@ def load_reward_model(
     model.config.use_cache = False
     model.eval().to(where)
     max_length = contract.max_length if contract else position_limit(config, tokenizer) or _FALLBACK_MAX_LENGTH
-    return RewardModel(model, tokenizer, contract, max_length, _fingerprint(folder), read_out, folder, notes)
+    return RewardModel(model, tokenizer, contract, max_length, fingerprint_of(folder), read_out, folder, notes)
 
 
 def model_class(kind: Kind) -> Any:
@@ -375,8 +375,8 @@ def _settle_tokenizer(
     return tuple(notes)
 
 
-def _fingerprint(folder: Path) -> str:
-    """Hash of the text files in full, and of each weight file's size, first and last mebibyte.
+def fingerprint_of(folder: Path) -> str:
+    """A checkpoint's fingerprint: of the text files in full, and of each weight file's size, first and last mebibyte.
 
     Enough to tell any two checkpoints of one training run apart without reading gigabytes.
     """

@@ -44,6 +44,8 @@ class Scorer:
             or ``"auto"`` for the best that gives this model's scores.
         aggregation: How the probabilities of a completion's tokens or steps become its score, ``"mean"``, ``"min"``,
             ``"product"`` or ``"last"``; by default the model's own.
+        neutral_is_correct: Whether a step's score is P(correct) + P(neutral) instead of P(correct); by default the
+            model's own.
 
     Attributes:
         read_out: Where the model is read, and how that becomes one score.
@@ -60,9 +62,10 @@ class Scorer:
         tokens_per_batch: int | None = None,
         engine: str = "auto",
         aggregation: str | None = None,
+        neutral_is_correct: bool | None = None,
     ) -> None:
         self.loaded = loaded
-        self.read_out = _aggregated(loaded.read_out, aggregation)
+        self.read_out = _chosen(loaded.read_out, aggregation, neutral_is_correct)
         self.encoder: Encoder = loaded.encoder(max_length)
         self.layout: LayoutChoice = layout_for_scoring(loaded, self.encoder, engine)
         self.layout.log(logger)
@@ -82,6 +85,7 @@ class Scorer:
         trust_remote_code: bool = False,
         verify: bool = True,
         aggregation: str | None = None,
+        neutral_is_correct: bool | None = None,
     ) -> Scorer:
         """Load a reward model and check its contract.
 
@@ -95,15 +99,21 @@ class Scorer:
             trust_remote_code: Run the repository's own Python code.
             verify: Score the contract's probes and refuse a model that no longer gives their scores.
             aggregation: As for the class.
+            neutral_is_correct: As for the class.
 
         Raises:
-            ConfigError: The model is read once, so that there is nothing to aggregate.
+            ConfigError: There is nothing to aggregate, or no neutral class.
             CheckpointError: The model cannot be trusted to give scores.
             ContractError: Its probes do not give their stored scores.
         """
         loaded = load_reward_model(path, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         scorer = cls(
-            loaded, max_length=max_length, tokens_per_batch=tokens_per_batch, engine=engine, aggregation=aggregation
+            loaded,
+            max_length=max_length,
+            tokens_per_batch=tokens_per_batch,
+            engine=engine,
+            aggregation=aggregation,
+            neutral_is_correct=neutral_is_correct,
         )
         if verify:
             require_contract_holds(loaded, scorer.layout.layout)
@@ -164,16 +174,23 @@ class Scorer:
             CompletionTooLongError: A completion does not fit the maximum length.
             DataError: The chat template refuses a conversation.
         """
-        encoded = self._encoded(groups)
-        if not progress:
-            return self.score_encoded(encoded)
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+        return self.scores_of(self._outputs_with_bar(self._encoded(groups), progress))[0]
 
-        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("scoring", total=sum(len(item.sequences) for item in encoded))
-            return self.score_encoded(encoded, on_progress=lambda n: bar.advance(task, n))
+    def score_groups_steps(
+        self, groups: Sequence[PromptGroup], *, progress: bool = False
+    ) -> tuple[list[list[float]], list[list[list[float]]]]:
+        """Scores as :meth:`score_groups` and step scores as :meth:`step_scores`, in one pass over the model.
+
+        Args:
+            groups: The groups.
+            progress: Show a progress bar on stderr.
+
+        Raises:
+            ConfigError: This is no process model.
+            DataError: As :meth:`step_scores`.
+        """
+        self._require_kind("step", "step scores", "process")
+        return self.scores_of(self._outputs_with_bar(self._encoded(groups), progress))
 
     def step_scores(self, groups: Sequence[PromptGroup]) -> list[list[list[float]]]:
         """P(correct) of each step of every completion, by a process model.
@@ -188,11 +205,7 @@ class Scorer:
             ConfigError: This is no process model.
             DataError: As :meth:`score_groups`; or a step contains the model's separator.
         """
-        if self.read_out.kind != "step":
-            raise ConfigError(
-                f"{self.loaded.folder} gives no step scores: it is read per {self.read_out.kind}",
-                hint="train a process model with --objective process",
-            )
+        self._require_kind("step", "step scores", "process")
         return self.scores_of(self.outputs(self._encoded(groups)))[1]
 
     def token_logits(self, groups: Sequence[PromptGroup]) -> list[list[list[float]]]:
@@ -202,12 +215,26 @@ class Scorer:
             ConfigError: This is no outcome model.
             DataError: As :meth:`score_groups`.
         """
-        if self.read_out.kind != "token":
-            raise ConfigError(
-                f"{self.loaded.folder} gives no token logits: it is read per {self.read_out.kind}",
-                hint="train an outcome model with --objective outcome",
-            )
+        self._require_kind("token", "token logits", "outcome")
         return [[of_one.tolist() for of_one in of_group] for of_group in self.outputs(self._encoded(groups))]
+
+    def _require_kind(self, kind: str, what: str, objective: str) -> None:
+        if self.read_out.kind != kind:
+            raise ConfigError(
+                f"{self.loaded.folder} gives no {what}: it is read per {self.read_out.kind}",
+                hint=f"train a model with --objective {objective}",
+            )
+
+    def _outputs_with_bar(self, encoded: Sequence[EncodedGroup], progress: bool) -> list[list[Tensor]]:
+        if not progress:
+            return self.outputs(encoded)
+        from rich.console import Console
+        from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("scoring", total=sum(len(item.sequences) for item in encoded))
+            return self.outputs(encoded, on_progress=lambda n: bar.advance(task, n))
 
     def _encoded(self, groups: Sequence[PromptGroup]) -> list[EncodedGroup]:
         encoded = []
@@ -280,17 +307,22 @@ class Scorer:
         return scores, step_scores_of(outputs, self.read_out) if self.read_out.kind == "step" else []
 
 
-def _aggregated(read_out: ReadOut, aggregation: str | None) -> ReadOut:
-    if aggregation is None:
-        return read_out
-    if aggregation not in AGGREGATIONS:
+def _chosen(read_out: ReadOut, aggregation: str | None, neutral_is_correct: bool | None) -> ReadOut:
+    """The model's read-out with what was chosen for scoring."""
+    if aggregation is not None and aggregation not in AGGREGATIONS:
         raise ConfigError(f"unknown aggregation {aggregation!r}", hint=f"one of {', '.join(AGGREGATIONS)}")
-    if read_out.kind == "sequence":
+    if aggregation is not None and read_out.kind == "sequence":
         raise ConfigError(
             f"aggregation {aggregation!r}: this model gives one score, there is nothing to aggregate",
             hint="leave the aggregation out",
         )
-    return replace(read_out, aggregation=cast(Aggregation, aggregation))
+    if neutral_is_correct is not None and read_out.num_classes != 3:
+        raise ConfigError("neutral_is_correct: this model has no neutral class", hint="leave it out")
+    return replace(
+        read_out,
+        aggregation=cast("Aggregation | None", aggregation) or read_out.aggregation,
+        neutral_is_correct=read_out.neutral_is_correct if neutral_is_correct is None else neutral_is_correct,
+    )
 
 
 def _group(prompt: object, completion: object, index: int) -> PromptGroup:
