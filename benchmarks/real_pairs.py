@@ -90,15 +90,16 @@ def run_fold(train: list[PromptGroup], fold: list[PromptGroup], *, model: str, s
         )
     saved = result.saved
     assert saved.held_out is not None
+    assert saved.held_out.pairs is not None
     scores = [[0.0] * len(group.completions) for group in saved.held_out_groups]
-    for pair in saved.held_out.pairs:
+    for pair in saved.held_out.pairs.pairs:
         scores[pair.group][pair.pair.chosen] = pair.chosen_score
         scores[pair.group][pair.pair.rejected] = pair.rejected_score
     return {
         "groups": saved.held_out_groups,
         "scores": scores,
         "train_pairs": len(result.train_data.examples),
-        "accuracy": saved.held_out.accuracy.value,
+        "accuracy": saved.held_out.pairs.accuracy.value,
         "seconds": round(result.seconds, 1),
         "configuration": {"preset": result.mode, **overrides},
     }

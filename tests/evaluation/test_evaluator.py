@@ -9,7 +9,7 @@ import pytest
 from rewardlab.errors import DataError
 from rewardlab.evaluation import Evaluator
 from rewardlab.metrics import EvaluationResult, evaluate_scores
-from rewardlab.types import Pair, PromptGroup
+from rewardlab.types import Pair, PromptGroup, ReadOut, Step
 
 
 class Scripted:
@@ -45,4 +45,50 @@ def test_groups_without_pairs_are_named_before_anything_is_scored() -> None:
         Evaluator(scorer).evaluate([*rows, pair_group("p")])
     assert caught.value.message.endswith("rows.jsonl:5 and 2 more")
     assert caught.value.hint
+    assert scorer.calls == []
+
+
+class Stepwise(Scripted):
+    """Can give every step one probability in the same pass; what came without steps is two for it."""
+
+    def __init__(self, scores, read_out: ReadOut) -> None:
+        super().__init__(scores)
+        self.read_out = read_out
+
+    @property
+    def has_steps(self) -> bool:
+        return self.read_out.kind == "step"
+
+    def score_groups_steps(self, groups, *, progress: bool = False):
+        steps = [[[0.4] * len(s) for s in g.steps] or [[0.4, 0.4]] * len(g.completions) for g in groups]
+        return self.score_groups(groups, progress), steps
+
+
+STEPPED = PromptGroup("q", ("a", "b"), steps=((Step("s", 1),), (Step("t", -1), Step("u"))))
+UNJUDGED = PromptGroup("s", ("a", "b"), labels=(1, 0), steps=((Step("s"),), (Step("t"), Step("u"))))
+
+
+def test_evaluate_all_scores_once_and_finds_every_part() -> None:
+    scorer = Stepwise([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]], ReadOut("step", "min", 2, "<|step|>"))
+    evaluator = Evaluator(scorer, resamples=20, seed=3, threshold=0.3)
+    found = evaluator.evaluate_all([pair_group("p"), STEPPED, UNJUDGED], progress=True)
+    assert scorer.calls == [(3, True)]
+    assert found.pairs.accuracy.value == 1.0
+    assert (found.steps.num_steps, found.steps.threshold, found.steps.accuracy.value) == (2, 0.3, 0.5)
+    assert (found.solutions.aggregation, found.outcomes.aggregation) == ("min", "min")
+    assert (found.rankings, found.ratings) == (None, None)
+    assert (found.resamples, found.seed) == (20, 3)
+
+
+@pytest.mark.parametrize("scorer", [Stepwise([[1.0, 0.0]], ReadOut()), Scripted([[1.0, 0.0]])])
+def test_without_step_scores_judged_steps_say_what_the_solutions_are(scorer) -> None:
+    found = Evaluator(scorer).evaluate_all([STEPPED])
+    assert found.steps is None
+    assert found.solutions.auc.value == 1.0
+
+
+def test_evaluate_all_names_groups_of_which_nothing_is_known_before_scoring() -> None:
+    scorer = Scripted([[0.0]])
+    with pytest.raises(DataError, match=r"1 of 1 rows say nothing that a score could be compared with: rows\.jsonl:1"):
+        Evaluator(scorer).evaluate_all([PromptGroup("p", ("a",), source="rows.jsonl:1")])
     assert scorer.calls == []

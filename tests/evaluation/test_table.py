@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from rewardlab.evaluation.table import render
-from rewardlab.metrics import evaluate_scores
-from rewardlab.types import Pair, PromptGroup
+from rewardlab.evaluation.table import render, render_all
+from rewardlab.metrics import evaluate_known, evaluate_scores
+from rewardlab.types import Pair, PromptGroup, Ranking, Step
 
 
 def printed(groups, scores, width: int = 80) -> str:
@@ -57,3 +57,84 @@ def test_says_when_there_is_no_interval() -> None:
 def test_says_when_prompts_are_few() -> None:
     assert "only 29 prompts" in printed(groups_of(29, 0), scores_of(29, 20))
     assert "only" not in printed(groups_of(30, 0), scores_of(30, 20))
+
+
+def everything(number: int = 40) -> list[PromptGroup]:
+    """Groups of which each says something of every kind."""
+    steps = ((Step("s", 1), Step("t", -1)), (Step("u", 1),), (Step("v", 1), Step("w", 0)))
+    return [
+        PromptGroup(
+            f"p{i}",
+            ("aaa", "b", "cc"),
+            rankings=(Ranking((0, 1, 2), (0, 1, 1)),),
+            ratings=(4.0, 2.0, 1.0),
+            attributes=({"a name [bold]": 1.0}, {"a name [bold]": 0.0}, {}),
+            labels=(0, 1, 1),
+            steps=steps,
+        )
+        for i in range(number)
+    ]
+
+
+def printed_all(groups, steps: bool = True, width: int = 80) -> str:
+    scores = [[1.0 + 0.1 * i, 0.5, -1.0] for i in range(len(groups))]
+    step_scores = [[[0.9, 0.2], [0.7 if i % 3 else 0.4], [0.8, 0.6]] for i in range(len(groups))]
+    found = evaluate_known(groups, scores, step_scores if steps else None, aggregation="min", resamples=50)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render_all(found))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_all_parts_fit_and_show_their_numbers(width: int) -> None:
+    text = printed_all(everything(), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for title in (
+        "pairs: 80, prompts: 40",
+        "ties: 40, by what the scores differ",
+        "rankings: 40, prompts: 40",
+        "ratings: 120, prompts: 40",
+        "a name [bold]: 80, prompts: 40",
+        "outcomes: 120, prompts: 40, by min",
+        "solutions: 120, prompts: 40, by min",
+        "steps: 200, prompts: 40, errors at P <= 0.5",
+        "first errors: 40 of 120 solutions",
+    ):
+        assert title in text, title
+    for row in ("Kendall's tau-b", "best of 3", "within a prompt", "macro F1", "ProcessBench's", "differ less in ties"):
+        assert row in text
+    assert text.count("only") == 0
+
+
+def test_parts_that_do_not_apply_are_not_shown() -> None:
+    text = printed_all(everything(), steps=False)
+    assert "solutions: 120" in text
+    assert "steps:" not in text
+    console = Console(file=io.StringIO(), width=80)
+    groups = groups_of(40, 20)
+    console.print(render_all(evaluate_known(groups, scores_of(40, 40), resamples=200)))
+    assert console.file.getvalue() == printed(groups, scores_of(40, 40))  # pairs alone look as they always did
+
+
+def test_what_is_left_out_is_said() -> None:
+    bare = PromptGroup("q", ("a", "b", "c"))
+    half = PromptGroup(
+        "r", ("a", "b", "c"), labels=(1, None, None), steps=((Step("s"), Step("t", -1)), (Step("u"),), ())
+    )
+    groups = [*everything(), bare, half]
+    scores = [[1.0, 0.0, 0.0]] * len(groups)
+    step_scores = [[[0.9] * len(s) for s in g.steps] if g.steps else [] for g in groups]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render_all(evaluate_known(groups, scores, step_scores, resamples=50)))
+    text = console.file.getvalue()
+    for sentence in (
+        "1 of 42 rows say nothing that a score could be compared with",
+        "2 completions without a label are left out of the outcomes",
+        "2 solutions whose labels do not say where their first error is",
+        "2 steps without a label are left out",
+        "40 pairs were judged equally good",
+        "The lower bound of the steps' macro F1 is not above",
+        "The lower bound of the first errors' F1 is not above",
+    ):
+        assert sentence in text, sentence

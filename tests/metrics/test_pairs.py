@@ -197,3 +197,55 @@ def test_scores_that_cannot_be_trusted_are_refused(scores, said: str) -> None:
 def test_no_rows() -> None:
     with pytest.raises(DataError, match="no pairs to evaluate"):
         evaluate_scores([], [])
+
+
+def test_ties_are_no_preference() -> None:
+    """Without them every metric is the same; they are counted, and are not pairs with equal scores."""
+    groups, scores = simulated(60)
+    tied = [pair_group(f"t{i}", "aaaa", "b") for i in range(20)]
+    tied = [replace(group, pairs=(Pair(0, 1, tie=True),)) for group in tied]
+    plain = evaluate_scores(groups, scores)
+    both = evaluate_scores([*tied[:10], *groups, *tied[10:]], [*[[5.0, 0.0]] * 10, *scores, *[[0.0, 0.0]] * 10])
+    assert plain.tied_labels == 0
+    assert "tie_aware" not in plain.to_dict()
+    assert both.tied_labels == both.to_dict()["tied_labels"] == 20
+    without = {name: value for name, value in both.to_dict().items() if name not in ("tied_labels", "tie_aware")}
+    assert without == {name: value for name, value in plain.to_dict().items() if name != "tied_labels"}
+    assert len(both.pairs) == both.num_pairs == 60
+
+
+def test_tie_aware_by_hand() -> None:
+    """Ties differ by 0.5 and 2, preferences by 1, 3 (the wrong way round) and 2.
+
+    0.5 is smaller than all three, 2 than 3 and as large as 2: AUC (3 + 1 + 1/2) / 6.
+    """
+    tied = [replace(pair_group(f"t{i}"), pairs=(Pair(0, 1, tie=True),)) for i in range(2)]
+    groups = [*tied, *(pair_group(f"p{i}") for i in range(3))]
+    found = evaluate_scores(groups, [[0.0, 0.5], [2.0, 0.0], [1.0, 0.0], [0.0, 3.0], [2.0, 0.0]]).tie_aware
+    assert found.auc.value == pytest.approx(4.5 / 6)
+    assert found.difference_of_ties.value == pytest.approx(1.25)
+    assert found.difference_of_preferences.value == pytest.approx(2.0)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_tie_aware_does_not_depend_on_which_side_a_tie_has_first() -> None:
+    generator = np.random.default_rng(2)
+    tie = [bool(t) for t in generator.random(80) < 0.3]
+    groups = [replace(pair_group(f"p{i}"), pairs=(Pair(0, 1, tie=t),)) for i, t in enumerate(tie)]
+    scores = [[float(generator.normal() * (0.3 if t else 1.0)), 0.0] for t in tie]
+    turned = [[b, a] if t else [a, b] for t, (a, b) in zip(tie, scores, strict=True)]
+    found = evaluate_scores(groups, scores)
+    assert evaluate_scores(groups, turned).to_dict() == found.to_dict()
+    assert found.tie_aware.auc.low > 0.5
+    assert found.tie_aware.difference_of_ties.high < found.tie_aware.difference_of_preferences.low
+
+
+def test_soft_labels_count_as_what_they_prefer() -> None:
+    soft = replace(pair_group(), pairs=(Pair(0, 1, p_chosen=0.7),))
+    assert evaluate_scores([soft], [[1.0, 0.0]]).to_dict() == evaluate_scores([pair_group()], [[1.0, 0.0]]).to_dict()
+
+
+def test_only_ties_are_refused() -> None:
+    tied = replace(pair_group(), pairs=(Pair(0, 1, tie=True),))
+    with pytest.raises(DataError, match="all pairs are ties"):
+        evaluate_scores([tied, tied], [[1.0, 0.0]] * 2)

@@ -1,14 +1,15 @@
-"""A scorer and preference pairs -> how good the scorer is.
+"""A scorer and groups of which something is known -> how good the scorer is.
 
 The scorer is anything that can score groups (:class:`GroupScorer`), so this file knows no model and no tokenizer; what
-is measured is :mod:`rewardlab.metrics.pairs`'.
+is measured is :mod:`rewardlab.metrics`'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from rewardlab.metrics.known import Evaluation, evaluate_known, require_known
 from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores, require_pairs
 from rewardlab.types import PromptGroup
 
@@ -21,14 +22,31 @@ class GroupScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class StepScorer(Protocol):
+    """A scorer that can score steps too, in the same pass."""
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether it is a process model."""
+        ...
+
+    def score_groups_steps(
+        self, groups: Sequence[PromptGroup], *, progress: bool = False
+    ) -> tuple[Sequence[Sequence[float]], Sequence[Sequence[Sequence[float]]]]:
+        """Scores as ``score_groups``, and per group and completion one probability per step."""
+        ...
+
+
 class Evaluator:
-    """Evaluates one scorer on preference pairs.
+    """Evaluates one scorer on preference pairs, or on whatever is known of the groups.
 
     Args:
         scorer: What gives the scores, e.g. a ``Scorer``.
         resamples: Bootstrap resamples behind the intervals.
         seed: Seed of the resamples; equal scores and seed give equal intervals.
         confidence: Coverage of the intervals, in (0, 1).
+        threshold: P(correct) at or below which a step is taken for an error.
 
     Example:
         >>> from rewardlab.types import Pair
@@ -40,11 +58,20 @@ class Evaluator:
         1.0
     """
 
-    def __init__(self, scorer: GroupScorer, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95) -> None:
+    def __init__(
+        self,
+        scorer: GroupScorer,
+        *,
+        resamples: int = 2000,
+        seed: int = 0,
+        confidence: float = 0.95,
+        threshold: float = 0.5,
+    ) -> None:
         self.scorer = scorer
         self.resamples = resamples
         self.seed = seed
         self.confidence = confidence
+        self.threshold = threshold
 
     def evaluate(self, groups: Sequence[PromptGroup], progress: bool = False) -> EvaluationResult:
         """Scores the groups and compares the scores with the preferences.
@@ -54,7 +81,7 @@ class Evaluator:
             progress: Whether the scorer shows a progress bar.
 
         Returns:
-            The metrics, their intervals, and each pair's numbers.
+            The metrics, their intervals, and each preference's numbers.
 
         Raises:
             DataError: See :func:`~rewardlab.metrics.pairs.evaluate_scores`.
@@ -62,3 +89,35 @@ class Evaluator:
         require_pairs(groups)  # before the scoring, which may take hours
         scores = self.scorer.score_groups(groups, progress=progress)
         return evaluate_scores(groups, scores, resamples=self.resamples, seed=self.seed, confidence=self.confidence)
+
+    def evaluate_all(self, groups: Sequence[PromptGroup], progress: bool = False) -> Evaluation:
+        """Scores the groups once and compares the scores with everything that is known of them.
+
+        Args:
+            groups: Groups with preferences, rankings, ratings, labels or judged steps, in any mixture.
+            progress: Whether the scorer shows a progress bar.
+
+        Returns:
+            A part for each kind of knowledge that there is. Judged steps are compared with step scores where the scorer
+            has them; the solutions' own scores are compared with "no step is an error" in any case.
+
+        Raises:
+            DataError: See :func:`~rewardlab.metrics.known.require_known`.
+        """
+        require_known(groups)
+        read_out = getattr(self.scorer, "read_out", None)
+        step_scores: Sequence[Sequence[Sequence[float]]] | None = None
+        if isinstance(self.scorer, StepScorer) and self.scorer.has_steps:
+            scores, step_scores = self.scorer.score_groups_steps(groups, progress=progress)
+        else:
+            scores = self.scorer.score_groups(groups, progress=progress)
+        return evaluate_known(
+            groups,
+            scores,
+            step_scores,
+            aggregation=read_out.aggregation if read_out is not None else None,
+            threshold=self.threshold,
+            resamples=self.resamples,
+            seed=self.seed,
+            confidence=self.confidence,
+        )

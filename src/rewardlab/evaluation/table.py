@@ -14,14 +14,21 @@ from rich.table import Table
 from rich.text import Text
 
 from rewardlab.metrics.bootstrap import Interval
+from rewardlab.metrics.known import Evaluation
+from rewardlab.metrics.outcomes import OutcomeResult
 from rewardlab.metrics.pairs import EvaluationResult
+from rewardlab.metrics.rankings import RankingResult
+from rewardlab.metrics.ratings import RatingResult
+from rewardlab.metrics.steps import StepResult
 
 FEW_PROMPTS = 30
 """Below it a percentile bootstrap covers less often than it says: 95 % is 94 % with 30 normal values, 90 % with 10."""
 
+_LENGTH = "no model: length alone"
+
 
 def render(result: EvaluationResult) -> RenderableType:
-    """The metrics with their intervals, the length baselines, the subsets, and a warning where one is due.
+    """The metrics of pairs with their intervals, the length baselines, the subsets, and a warning where one is due.
 
     Args:
         result: Of an evaluator, or of :func:`~rewardlab.metrics.pairs.evaluate_scores`.
@@ -29,28 +36,69 @@ def render(result: EvaluationResult) -> RenderableType:
     Returns:
         Something ``rich.console.Console.print`` can print.
     """
-    parts: list[RenderableType] = [_metrics(result)]
+    return Group(*_pairs(result, result.confidence), *_remarks(_of_pairs(result), {result.num_prompts}))
+
+
+def render_all(evaluation: Evaluation) -> RenderableType:
+    """A table for each part of an evaluation, with baselines beside the metrics, and warnings where they are due.
+
+    Args:
+        evaluation: Of an evaluator, or of :func:`~rewardlab.metrics.known.evaluate_known`.
+
+    Returns:
+        Something ``rich.console.Console.print`` can print.
+    """
+    shown: list[RenderableType] = []
+    remarks: list[str] = []
+    prompts: set[int] = set()
+    confidence = evaluation.confidence
+    if evaluation.pairs:
+        shown += _pairs(evaluation.pairs, confidence)
+        remarks += _of_pairs(evaluation.pairs)
+        prompts.add(evaluation.pairs.num_prompts)
+    if evaluation.rankings:
+        shown.append(_rankings(evaluation.rankings, confidence))
+        remarks += _of_rankings(evaluation.rankings)
+        prompts.add(evaluation.rankings.num_prompts)
+    for what, ratings in (("ratings", evaluation.ratings), *evaluation.attributes.items()):
+        if ratings:
+            shown.append(_ratings(what, ratings, confidence))
+            prompts.add(ratings.num_prompts)
+    for what, outcomes in (("outcomes", evaluation.outcomes), ("solutions", evaluation.solutions)):
+        if outcomes:
+            shown.append(_outcomes(what, outcomes, confidence))
+            remarks += _of_outcomes(outcomes, what)
+            prompts.add(outcomes.num_prompts)
+    if evaluation.steps:
+        shown += _steps(evaluation.steps, confidence)
+        remarks += _of_steps(evaluation.steps)
+        prompts.add(evaluation.steps.num_prompts)
+    if evaluation.num_unknown:
+        remarks.append(
+            f"{evaluation.num_unknown:,} of {evaluation.num_groups:,} rows say nothing that a score could be compared "
+            "with: no part counts them."
+        )
+    return Group(*shown, *_remarks(remarks, prompts))
+
+
+def _pairs(result: EvaluationResult, confidence: float) -> list[RenderableType]:
+    table = _Metrics(f"pairs: {result.num_pairs:,}, prompts: {result.num_prompts:,}", confidence)
+    table.add("accuracy", result.accuracy, _percent, "50 % is chance", "bold")
+    table.add("  always the longer", result.longer_wins, _percent, _LENGTH, "dim")
+    table.add("  always the shorter", result.shorter_wins, _percent, _LENGTH, "dim")
+    table.add("log loss", result.log_loss, _decimal, f"{math.log(2):.4f} is a coin flip")
+    table.add("calibration error", result.ece, _decimal, "0 is calibrated")
+    table.add("margin", result.margin, _signed, "0 is no preference")
+    parts: list[RenderableType] = [table.table]
+    if result.tie_aware:
+        ties = _Metrics(f"ties: {result.tied_labels:,}, by what the scores differ", confidence)
+        ties.add("differ less in ties", result.tie_aware.auc, _area, "AUC, 0.5 is chance", "bold")
+        ties.add("  in ties", result.tie_aware.difference_of_ties, _decimal, "mean difference")
+        ties.add("  in preferences", result.tie_aware.difference_of_preferences, _decimal, "mean difference")
+        parts.append(ties.table)
     if result.subsets:
         parts.append(_subsets(result))
-    parts += [Text(sentence, style="yellow") for sentence in _remarks(result)]
-    return Group(*parts)
-
-
-def _metrics(result: EvaluationResult) -> Table:
-    title = f"pairs: {result.num_pairs:,}, prompts: {result.num_prompts:,}"
-    table = _table(title, "metric", "value", f"{100 * result.confidence:g} % interval", "to compare with")
-    table.columns[-1].justify = "left"
-
-    def add(name: str, interval: Interval, form: Callable[[float], str], note: str = "", style: str = "") -> None:
-        table.add_row(name, form(interval.value), _bounds(interval, form), note, style=style)
-
-    add("accuracy", result.accuracy, _percent, "50 % is chance", "bold")
-    add("  always the longer", result.longer_wins, _percent, "no model: length alone", "dim")
-    add("  always the shorter", result.shorter_wins, _percent, "no model: length alone", "dim")
-    add("log loss", result.log_loss, _decimal, f"{math.log(2):.4f} is a coin flip")
-    add("calibration error", result.ece, _decimal, "0 is calibrated")
-    add("margin", result.margin, _signed, "0 is no preference")
-    return table
+    return parts
 
 
 def _subsets(result: EvaluationResult) -> Table:
@@ -61,36 +109,175 @@ def _subsets(result: EvaluationResult) -> Table:
     return table
 
 
+def _rankings(result: RankingResult, confidence: float) -> Table:
+    table = _Metrics(f"rankings: {result.num_rankings:,}, prompts: {result.num_prompts:,}", confidence)
+    table.add("Kendall's tau-b", result.kendall_tau, _area, "0 is chance", "bold")
+    table.add("  of the length", result.longer_kendall_tau, _area, _LENGTH, "dim")
+    table.add("Spearman", result.spearman, _area, "0 is chance")
+    table.add("best is on top", result.top1, _percent, "ties on top share", "bold")
+    table.add("  any at random", result.random_top1, _percent, "no model", "dim")
+    table.add("  the longest", result.longest_top1, _percent, _LENGTH, "dim")
+    table.add("  the shortest", result.shortest_top1, _percent, _LENGTH, "dim")
+    return table.table
+
+
+def _ratings(what: str, result: RatingResult, confidence: float) -> Table:
+    title = f"{what}: {result.num_completions:,}, prompts: {result.num_prompts:,}"
+    table = _Metrics(title, confidence)
+    table.add("Pearson", result.pearson, _area, "0 is chance")
+    table.add("  of the length", result.longer_pearson, _area, _LENGTH, "dim")
+    table.add("Spearman", result.spearman, _area, "0 is chance")
+    table.add("within a prompt", result.within_prompt, _area, "Pearson, 0 is chance", "bold")
+    table.add("  of the length", result.longer_within_prompt, _area, _LENGTH, "dim")
+    return table.table
+
+
+def _outcomes(what: str, result: OutcomeResult, confidence: float) -> Table:
+    by = f", by {result.aggregation}" if result.aggregation else ""
+    table = _Metrics(f"{what}: {result.num_completions:,}, prompts: {result.num_prompts:,}{by}", confidence)
+    table.add("AUC", result.auc, _area, "0.5 is chance", "bold")
+    table.add("  of the length", result.longer_auc, _area, _LENGTH, "dim")
+    table.add("  of shortness", result.shorter_auc, _area, _LENGTH, "dim")
+    table.add("accuracy at P > 1/2", result.accuracy, _percent, "P is sigmoid(score)")
+    table.add("  the commoner", result.majority, _percent, "no model", "dim")
+    table.add("log loss", result.log_loss, _decimal, f"{math.log(2):.4f} is a coin flip")
+    table.add("Brier score", result.brier, _decimal, "0.25 is a coin flip")
+    if result.pairwise_accuracy:
+        table.add("pairwise accuracy", result.pairwise_accuracy, _percent, "same prompt, 50 % chance")
+    if result.best_of:
+        best = result.best_of
+        table.add(f"best of {best.completions_per_prompt:.3g}", best.accuracy, _percent, "is correct", "bold")
+        table.add("  any at random", best.random, _percent, "no model", "dim")
+        table.add("  the longest", best.longest, _percent, _LENGTH, "dim")
+        table.add("  the shortest", best.shortest, _percent, _LENGTH, "dim")
+        table.add("  an oracle's choice", best.oracle, _percent, "the most there is", "dim")
+    return table.table
+
+
+def _steps(result: StepResult, confidence: float) -> list[RenderableType]:
+    table = _Metrics(
+        f"steps: {result.num_steps:,}, prompts: {result.num_prompts:,}, errors at P <= {result.threshold:.3g}",
+        confidence,
+    )
+    table.add("macro F1", result.macro_f1, _area, _constant(result.majority_macro_f1), "bold")
+    table.add("  of errors", result.f1_incorrect, _area)
+    table.add("  of the others", result.f1_correct, _area)
+    table.add("AUC", result.auc, _area, "0.5 is chance")
+    table.add("  of an early place", result.earlier_auc, _area, "no model", "dim")
+    table.add("accuracy", result.accuracy, _percent)
+    table.add("  the commoner", result.majority, _percent, "no model", "dim")
+    parts: list[RenderableType] = [table.table]
+    if found := result.first_error:
+        first = _Metrics(f"first errors: {found.num_erroneous:,} of {found.num_solutions:,} solutions", confidence)
+        first.add("F1", found.f1, _area, "ProcessBench's", "bold")
+        first.add("  the best guess", found.guess_f1, _area, "no model", "dim")
+        first.add("  with an error", found.accuracy_on_erroneous, _percent, "at exactly that step")
+        first.add("  without", found.accuracy_on_correct, _percent, "no error is said")
+        first.add("accuracy", found.accuracy, _percent, "of both kinds")
+        first.add("  always no error", found.no_error, _percent, "no model", "dim")
+        first.add("  always the first", found.first_step, _percent, "no model", "dim")
+        parts.append(first.table)
+    return parts
+
+
+class _Metrics:
+    """A table with a row for each metric."""
+
+    def __init__(self, title: str, confidence: float) -> None:
+        self.table = _table(title, "metric", "value", f"{100 * confidence:g} % interval", "to compare with")
+        self.table.columns[-1].justify = "left"
+
+    def add(
+        self, name: str, interval: Interval | None, form: Callable[[float], str], note: str = "", style: str = ""
+    ) -> None:
+        value, bounds = (form(interval.value), _bounds(interval, form)) if interval else ("-", "-")
+        self.table.add_row(name, value, bounds, note, style=style)
+
+
 def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(first, overflow="fold")
     for header in others:
         table.add_column(header, justify="right", no_wrap=True)
     return table
 
 
-def _remarks(result: EvaluationResult) -> list[str]:
+def _of_pairs(result: EvaluationResult) -> list[str]:
     """What a reader should not overlook, in plain words."""
     remarks = []
     longer = result.longer_wins.value >= result.shorter_wins.value
     baseline = f"always choosing the {'longer' if longer else 'shorter'} completion"
-    if result.accuracy.low is None:
-        remarks.append("All pairs share one prompt, which says nothing about other prompts: no interval can be given.")
-    elif not result.above_length_baselines:
+    if result.above_length_baselines is False and result.accuracy.low is not None:
         remarks.append(
             f"The accuracy's lower bound, {_percent(result.accuracy.low)}, is not above {baseline} "
             f"({_percent(result.best_length_baseline)}): these pairs do not show that the model knows more than length."
-        )
-    if 1 < result.num_prompts < FEW_PROMPTS:
-        remarks.append(
-            f"There are only {result.num_prompts} prompts: below {FEW_PROMPTS} the intervals are rough, and more often "
-            "too narrow than too wide."
         )
     if result.ties:
         remarks.append(
             f"{result.ties:,} of {result.num_pairs:,} pairs have exactly equal scores; a tie is not counted as a win."
         )
+    if result.tied_labels:
+        remarks.append(f"{result.tied_labels:,} pairs were judged equally good: they are no preference.")
     return remarks
+
+
+def _of_rankings(result: RankingResult) -> list[str]:
+    remarks = []
+    if result.above_length_baselines is False:
+        remarks.append(
+            "The lower bound of Kendall's tau-b is not above that of length: these rankings do not show that the model "
+            "knows more."
+        )
+    if result.num_undecided:
+        remarks.append(f"{result.num_undecided:,} rankings in which all are tied are left out.")
+    return remarks
+
+
+def _of_outcomes(result: OutcomeResult, what: str) -> list[str]:
+    remarks = []
+    if result.above_length_baselines is False:
+        remarks.append(
+            f"The lower bound of the {what}' AUC is not above that of length: they do not show that the model knows "
+            "more."
+        )
+    if result.best_of and result.best_of.above_baselines is False:
+        remarks.append(f"The lower bound of best-of-K on the {what} is not above its baselines.")
+    if result.num_unlabelled:
+        remarks.append(f"{result.num_unlabelled:,} completions without a label are left out of the {what}.")
+    return remarks
+
+
+def _of_steps(result: StepResult) -> list[str]:
+    remarks = []
+    if result.above_majority is False:
+        remarks.append("The lower bound of the steps' macro F1 is not above that of always saying the commoner class.")
+    if found := result.first_error:
+        if found.above_guess is False:
+            remarks.append("The lower bound of the first errors' F1 is not above that of the best guess.")
+        if found.num_undetermined:
+            remarks.append(
+                f"{found.num_undetermined:,} solutions whose labels do not say where their first error is are left out "
+                "of the first errors."
+            )
+    if result.num_unlabelled:
+        remarks.append(f"{result.num_unlabelled:,} steps without a label are left out.")
+    return remarks
+
+
+def _remarks(sentences: list[str], prompts: set[int]) -> list[Text]:
+    """The sentences, after those on how few prompts there are."""
+    few = min(prompts, default=FEW_PROMPTS)
+    if few == 1:
+        what = "All pairs share one prompt" if prompts == {1} else "Some metrics are of one prompt"
+        sentences = [f"{what}, which says nothing about other prompts: no interval can be given.", *sentences]
+    elif few < FEW_PROMPTS:
+        about = f"There are only {few} prompts: below {FEW_PROMPTS} the intervals are rough, and more often too narrow "
+        sentences = [*sentences, f"{about}than too wide."]
+    return [Text(sentence, style="yellow") for sentence in sentences]
+
+
+def _constant(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f} is the commoner"
 
 
 def _percent(value: float) -> str:
@@ -99,6 +286,10 @@ def _percent(value: float) -> str:
 
 def _decimal(value: float) -> str:
     return f"{value:.4f}"
+
+
+def _area(value: float) -> str:
+    return f"{value:.3f}"
 
 
 def _signed(value: float) -> str:

@@ -1,9 +1,14 @@
 """Metrics of scores: pure numpy in float64, no torch and no models."""
 
 from rewardlab.metrics.accuracy import mean_margin, pairwise_accuracy, score_margins, tie_rate
-from rewardlab.metrics.bootstrap import Interval, Statistic, bootstrap_by_cluster, mean_of
+from rewardlab.metrics.auc import roc_auc
+from rewardlab.metrics.bootstrap import Interval, Statistic, bootstrap_by_cluster, bootstrap_weights, mean_of
+from rewardlab.metrics.correlation import kendall_tau, pearson, spearman
+from rewardlab.metrics.first_errors import FirstErrorResult, first_error, predicted_first_error
+from rewardlab.metrics.known import Evaluation, evaluate_known, require_known
 from rewardlab.metrics.length import longer_is_chosen, shorter_is_chosen
-from rewardlab.metrics.pairs import EvaluationResult, PairResult, SubsetResult, evaluate_scores
+from rewardlab.metrics.outcomes import BestOfResult, OutcomeResult, evaluate_outcomes
+from rewardlab.metrics.pairs import EvaluationResult, PairResult, SubsetResult, TieResult, evaluate_scores
 from rewardlab.metrics.probability import (
     ECE_BINS,
     calibration_gaps,
@@ -11,25 +16,50 @@ from rewardlab.metrics.probability import (
     log_loss,
     pair_log_losses,
 )
+from rewardlab.metrics.rankings import RankingResult, evaluate_rankings
+from rewardlab.metrics.ratings import RatingResult, evaluate_ratings
+from rewardlab.metrics.steps import StepResult, best_threshold, evaluate_steps
 
 __all__ = [
     "ECE_BINS",
+    "BestOfResult",
+    "Evaluation",
     "EvaluationResult",
+    "FirstErrorResult",
     "Interval",
+    "OutcomeResult",
     "PairResult",
+    "RankingResult",
+    "RatingResult",
     "Statistic",
+    "StepResult",
     "SubsetResult",
+    "TieResult",
+    "best_threshold",
     "bootstrap_by_cluster",
+    "bootstrap_weights",
     "calibration_gaps",
+    "evaluate_known",
+    "evaluate_outcomes",
+    "evaluate_rankings",
+    "evaluate_ratings",
     "evaluate_scores",
+    "evaluate_steps",
     "expected_calibration_error",
+    "first_error",
+    "kendall_tau",
     "log_loss",
     "longer_is_chosen",
     "mean_margin",
     "mean_of",
     "pair_log_losses",
     "pairwise_accuracy",
+    "pearson",
+    "predicted_first_error",
+    "require_known",
+    "roc_auc",
     "score_margins",
     "shorter_is_chosen",
+    "spearman",
     "tie_rate",
 ]

@@ -1,13 +1,13 @@
 """Groups, their preferences and their scores -> the metrics with intervals, beside the baselines of length.
 
 Where the scores come from is not known here, so training, evaluation and scripts measure alike. This file decides what
-is counted: every pair of every group once, each with the same weight (``weight`` belongs to the loss), pairs of one
-prompt as one cluster. How a result looks on a terminal is :mod:`rewardlab.evaluation.table`'s.
+is counted: every preference of every group once, each with the same weight (``weight`` belongs to the loss), pairs of
+one prompt as one cluster; pairs judged equally good are no preference, and are looked at by themselves. How a result
+looks on a terminal is :mod:`rewardlab.evaluation.table`'s.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from rewardlab.errors import DataError
 from rewardlab.metrics.accuracy import score_margins
-from rewardlab.metrics.bootstrap import Interval, Statistic, bootstrap_by_cluster, mean_of
+from rewardlab.metrics.auc import auc_statistic
+from rewardlab.metrics.bootstrap import Interval, Statistic, bootstrap_by_cluster, bootstrap_weights, mean_of
+from rewardlab.metrics.inputs import check_scores, prompt_clusters
 from rewardlab.metrics.probability import ECE_BINS, calibration_gaps, pair_log_losses
 from rewardlab.types import Pair, PromptGroup, text_of
 
@@ -80,24 +82,49 @@ class SubsetResult:
 
 
 @dataclass(frozen=True, slots=True)
+class TieResult:
+    """How the scores of completions judged equally good differ, beside those of which one was preferred.
+
+    Attributes:
+        difference_of_ties: Mean absolute score difference of the tied pairs.
+        difference_of_preferences: The same of the others.
+        auc: Probability that a random tie has a smaller absolute difference than a random preference; 1/2 is chance.
+    """
+
+    difference_of_ties: Interval
+    difference_of_preferences: Interval
+    auc: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """One ``{"value", "low", "high"}`` for each attribute."""
+        return {
+            "difference_of_ties": self.difference_of_ties.to_dict(),
+            "difference_of_preferences": self.difference_of_preferences.to_dict(),
+            "auc": self.auc.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationResult:
     """Metrics of one model on one set; what each means is in ``docs/metrics.md``.
 
     Attributes:
-        num_pairs: Pairs evaluated.
-        num_prompts: Clusters that the intervals resample: distinct prompts, and one per group without a prompt.
+        num_pairs: Preferences evaluated: pairs of which one completion is the better one.
+        num_prompts: Their clusters, which the intervals resample: distinct prompts, and one per group without a prompt.
         accuracy: Share of pairs whose chosen completion scores strictly higher.
         log_loss: Mean of ``-log sigmoid(chosen - rejected)``, nats.
         ece: Expected calibration error of ``sigmoid(|margin|)``.
         margin: Mean of chosen minus rejected score.
         longer_wins: Accuracy of always choosing the longer completion, in characters.
         shorter_wins: Accuracy of always choosing the shorter completion.
-        ties: Pairs with equal scores; counted as not won.
+        ties: Preferences with equal scores; counted as not won.
+        tied_labels: Pairs judged equally good; no part of any metric but ``tie_aware``.
+        tie_aware: What the scores make of these; None where there are none.
         subsets: Per subset, in order of name; empty where no group has one.
         confidence: Coverage of the intervals.
         resamples: Bootstrap resamples behind the intervals.
         seed: Seed of the resamples.
-        pairs: Each pair's own numbers, in the order of the groups; not part of :meth:`to_dict`.
+        pairs: Each preference's own numbers, in the order of the groups; not part of :meth:`to_dict`.
     """
 
     num_pairs: int
@@ -109,6 +136,8 @@ class EvaluationResult:
     longer_wins: Interval
     shorter_wins: Interval
     ties: int
+    tied_labels: int
+    tie_aware: TieResult | None
     subsets: Mapping[str, SubsetResult]
     confidence: float
     resamples: int
@@ -132,6 +161,8 @@ class EvaluationResult:
             "num_prompts": self.num_prompts,
             **{name: getattr(self, name).to_dict() for name in _STATISTICS},
             "ties": self.ties,
+            "tied_labels": self.tied_labels,
+            **({"tie_aware": self.tie_aware.to_dict()} if self.tie_aware else {}),
             "above_length_baselines": self.above_length_baselines,
             "subsets": {name: subset.to_dict() for name, subset in self.subsets.items()},
             "ece_bins": ECE_BINS,
@@ -148,7 +179,7 @@ def require_pairs(groups: Sequence[PromptGroup]) -> None:
     """Refuses groups that cannot be evaluated; meant to be called before hours of scoring.
 
     Raises:
-        DataError: There are no groups, or some say no preference; the first of them are named.
+        DataError: There are no groups, some compare nothing (the first of them are named), or all pairs are ties.
     """
     if not groups:
         raise DataError(
@@ -161,6 +192,11 @@ def require_pairs(groups: Sequence[PromptGroup]) -> None:
         raise DataError(
             f"{len(without)} of {len(groups)} rows say no preference: {named}",
             hint="Evaluation needs rows that say which completion is preferred; leave the others to `rewardlab score`.",
+        )
+    if all(pair.tie for group in groups for pair in group.pairs):
+        raise DataError(
+            "all pairs are ties: there is no preference to evaluate",
+            hint="Add rows in which one completion was preferred.",
         )
 
 
@@ -175,22 +211,23 @@ def evaluate_scores(
     """Compares scores that are already there with the preferences.
 
     Args:
-        groups: Groups with at least one pair each.
+        groups: Groups with at least one pair each, and not only ties.
         scores: Per group, one score per completion.
         resamples: Bootstrap resamples behind the intervals.
         seed: Seed of the resamples.
         confidence: Coverage of the intervals, in (0, 1).
 
     Returns:
-        The metrics, their intervals, and each pair's numbers.
+        The metrics, their intervals, and each preference's numbers.
 
     Raises:
-        DataError: No groups, a group without pairs, scores that do not match the completions one to one, or a score
-            that is not finite.
+        DataError: No groups, a group without pairs, only ties, scores that do not match the completions one to one, or
+            a score that is not finite.
     """
     require_pairs(groups)
-    _check_scores(groups, scores)
-    pairs = tuple(_pair_results(groups, scores))
+    check_scores(groups, scores)
+    compared = _pair_results(groups, scores)
+    pairs = tuple(pair for pair in compared if not pair.pair.tie)
     rows = _rows(pairs)
     prompts = [pair.prompt for pair in pairs]
     options: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
@@ -211,6 +248,8 @@ def evaluate_scores(
         num_prompts=len(set(prompts)),
         **metrics,
         ties=sum(pair.margin == 0 for pair in pairs),
+        tied_labels=len(compared) - len(pairs),
+        tie_aware=_tie_result(compared, options) if len(compared) > len(pairs) else None,
         subsets=subsets,
         pairs=pairs,
         **options,
@@ -220,15 +259,14 @@ def evaluate_scores(
 def _pair_results(groups: Sequence[PromptGroup], scores: Sequence[Sequence[float]]) -> list[PairResult]:
     """Every pair of every group, in order."""
     results = []
+    clusters = prompt_clusters(groups)
     for index, (group, group_scores) in enumerate(zip(groups, scores, strict=True)):
-        # Rows without a prompt are not known to belong together: one cluster each, not one for all of them.
-        prompt = group.prompt_key if group.prompt else f"group {index}"
         lengths = [len(text_of(completion)) for completion in group.completions]
         results += [
             PairResult(
                 group=index,
                 pair=pair,
-                prompt=prompt,
+                prompt=clusters[index],
                 id=group.id,
                 subset=group.subset,
                 chosen_score=float(group_scores[pair.chosen]),
@@ -249,18 +287,16 @@ def _rows(pairs: Sequence[PairResult]) -> NDArray[np.float64]:
     return np.column_stack([*columns, calibration_gaps(margins)])
 
 
-def _check_scores(groups: Sequence[PromptGroup], scores: Sequence[Sequence[float]]) -> None:
-    if len(scores) != len(groups):
-        raise DataError(f"{len(groups)} groups but {len(scores)} lists of scores", hint="Score every group, in order.")
-    for group, group_scores in zip(groups, scores, strict=True):
-        if len(group_scores) != len(group.completions):
-            raise DataError(
-                f"{group.name}: {len(group.completions)} completions but {len(group_scores)} scores",
-                hint="Give one score per completion, in order.",
-            )
-        for number, score in enumerate(group_scores):
-            if not math.isfinite(score):
-                raise DataError(
-                    f"{group.name}: the score of completion {number} is {score}, expected a finite number",
-                    hint="Look for NaN weights, or for an overflow in low precision: score in float32.",
-                )
+def _tie_result(compared: Sequence[PairResult], options: Mapping[str, Any]) -> TieResult:
+    """Of preferences and ties together, at least one of each."""
+    tied = np.array([pair.pair.tie for pair in compared])
+    differences = np.abs([pair.margin for pair in compared])
+    prompts = [pair.prompt for pair in compared]
+    means = bootstrap_by_cluster(
+        np.column_stack([tied, ~tied, differences * tied, differences * ~tied]),
+        prompts,
+        {"difference_of_ties": mean_of(2), "difference_of_preferences": mean_of(3, count=1)},
+        skip_undefined=True,
+        **options,
+    )
+    return TieResult(**means, **bootstrap_weights(prompts, {"auc": auc_statistic(-differences, tied)}, **options))

@@ -1,0 +1,128 @@
+"""Scores against ratings: their correlation over all completions, and within prompts.
+
+Pure numpy in float64; where the scores come from, and what the ratings' units are, is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rewardlab.errors import DataError
+from rewardlab.metrics.bootstrap import FloatArray, Interval, bootstrap_by_cluster, bootstrap_weights
+from rewardlab.metrics.correlation import moments, pearson_of, spearman_statistic
+from rewardlab.metrics.inputs import check_scores, prompt_clusters
+from rewardlab.types import PromptGroup, text_of
+
+_NAMES = ("pearson", "spearman", "within_prompt", "longer_pearson", "longer_within_prompt")
+
+
+@dataclass(frozen=True, slots=True)
+class RatingResult:
+    """Correlation of one model's scores with ratings; what each means is in ``docs/metrics.md``.
+
+    A correlation is None where the scores, the lengths or the ratings do not vary.
+
+    Attributes:
+        num_completions: Rated completions, those evaluated.
+        num_prompts: Clusters that the intervals resample.
+        num_unrated: Completions without a rating, left out.
+        pearson: Linear correlation over all completions.
+        spearman: Rank correlation over all completions.
+        within_prompt: Linear correlation of what differs from the prompt's own mean, in score and rating: only
+            differences within a prompt mean something to a model that was trained on preferences.
+        longer_pearson: ``pearson`` of the length, in characters.
+        longer_within_prompt: ``within_prompt`` of the length.
+    """
+
+    num_completions: int
+    num_prompts: int
+    num_unrated: int
+    pearson: Interval | None
+    spearman: Interval | None
+    within_prompt: Interval | None
+    longer_pearson: Interval | None
+    longer_within_prompt: Interval | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers and None only; intervals as ``{"value", "low", "high"}``."""
+        found = {name: getattr(self, name) for name in _NAMES}
+        return {
+            "num_completions": self.num_completions,
+            "num_prompts": self.num_prompts,
+            "num_unrated": self.num_unrated,
+            **{name: interval.to_dict() if interval else None for name, interval in found.items()},
+        }
+
+
+def evaluate_ratings(
+    groups: Sequence[PromptGroup],
+    scores: Sequence[Sequence[float]],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> RatingResult:
+    """Compares scores that are already there with the ratings.
+
+    Args:
+        groups: Groups, some with ratings; prompts that render alike are one prompt.
+        scores: Per group, one score per completion.
+        resamples: Bootstrap resamples behind the intervals, which resample prompts.
+        seed: Seed of the resamples.
+        confidence: Coverage of the intervals, in (0, 1).
+
+    Raises:
+        DataError: No completion is rated, scores that do not match the completions one to one, or a score that is not
+            finite.
+    """
+    check_scores(groups, scores)
+    found = [
+        (prompt, score, rating, len(text_of(completion)))
+        for prompt, group, group_scores in zip(prompt_clusters(groups), groups, scores, strict=True)
+        if group.ratings
+        for completion, score, rating in zip(group.completions, group_scores, group.ratings, strict=True)
+        if rating is not None
+    ]
+    if not found:
+        raise DataError("no completion has a rating", hint="Give rows with ratings (column scores, rating or score).")
+    prompts = [row[0] for row in found]
+    values, ratings, lengths = (np.array([row[column] for row in found], dtype=np.float64) for column in (1, 2, 3))
+    own_values, own_ratings, own_lengths = (_from_mean(column, prompts) for column in (values, ratings, lengths))
+    of_sums = {
+        "pearson": moments(values, ratings),
+        "within_prompt": moments(own_values, own_ratings),
+        "longer_pearson": moments(lengths, ratings),
+        "longer_within_prompt": moments(own_lengths, own_ratings),
+    }
+    varied = {
+        name: rows for name, rows in of_sums.items() if np.isfinite(pearson_of()(rows.sum(axis=0, keepdims=True)))
+    }
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
+    intervals: dict[str, Any] = dict.fromkeys(_NAMES)
+    if varied:
+        statistics = {name: pearson_of(6 * number) for number, name in enumerate(varied)}
+        rows = np.column_stack(list(varied.values()))
+        intervals.update(bootstrap_by_cluster(rows, prompts, statistics, skip_undefined=True, **options))
+    if "pearson" in varied:
+        ranked = {"spearman": spearman_statistic(values, ratings)}
+        intervals.update(bootstrap_weights(prompts, ranked, **options))
+    return RatingResult(
+        num_completions=len(found),
+        num_prompts=len(set(prompts)),
+        num_unrated=sum(len(group.completions) for group in groups) - len(found),
+        **intervals,
+    )
+
+
+def _from_mean(column: FloatArray, prompts: Sequence[str]) -> FloatArray:
+    """Differences from the prompt's own mean. A resample draws whole prompts, so these means stay what they are."""
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    number_of_row = np.array([numbers[prompt] for prompt in prompts])
+    means = np.bincount(number_of_row, column) / np.bincount(number_of_row)
+    differences = column - means[number_of_row]
+    rounding = np.abs(differences) <= 1e-12 * np.abs(column).max()  # the mean of equal numbers need not be that number
+    return np.where(rounding, 0.0, differences)
