@@ -148,6 +148,19 @@ def test_other_pairs_are_rankings_of_two(pairs: list[Pair]) -> None:
     assert ranks_of(pairs) == [((p.chosen, p.rejected), (0, 0 if p.tie else 1)) for p in pairs]
 
 
+def test_pairs_beside_a_ranking_are_not_lost() -> None:
+    """A ranking of 0 and 1, and the pair 2 over 0 from another row of the prompt: both teach."""
+    ranking = Ranking((0, 1), (0, 1))
+    group = PromptGroup("p", list("abc"), [*ranking.pairs(), Pair(2, 0)], rankings=[ranking])
+    assert rankings_of(group) == (ranking, Ranking((0, 2), (1, 0)))
+    assert rankings_of(PromptGroup("p", list("abc"), rankings=[ranking])) == (ranking,)
+
+
+def test_a_soft_label_is_ranked_by_what_is_more_likely() -> None:
+    pairs = [Pair(0, 1, p_chosen=0.1), Pair(0, 2, p_chosen=0.5)]
+    assert ranks_of(pairs) == [((0, 1, 2), (1, 0, 1))]
+
+
 def test_every_order_of_four_is_found_again_from_its_pairs() -> None:
     for ranks in permutations(range(4)):
         ranking = Ranking((0, 1, 2, 3), ranks)
@@ -188,7 +201,7 @@ def test_rating_targets_leave_out_what_nobody_rated() -> None:
 
 def test_attributes_without_weights_are_refused(sealed: PreTrainedTokenizerFast) -> None:
     group = PromptGroup("p", ["a"], attributes=[{"help": 4}], source="rows.jsonl:1")
-    with pytest.raises(DataError, match="attribute_weights"):
+    with pytest.raises(DataError, match=r"rates attributes \(help\), and attribute_weights says"):
         encode_groups([group], Encoder(sealed, 64), supervision("regression"))
 
 
@@ -249,6 +262,26 @@ def test_rows_of_another_kind_are_refused(objective: str, sealed: PreTrainedToke
     named = supervision(objective)
     with pytest.raises(DataError, match=r"rows\.jsonl:3: no "):
         encode_groups([PromptGroup("Hi", ["x"], source="rows.jsonl:3")], Encoder(sealed, 64), named)
+
+
+def test_a_single_row_of_another_kind_is_quarantined(sealed: PreTrainedTokenizerFast) -> None:
+    """And rows that lack one of the weighted attributes; the others teach on."""
+    groups = [
+        PromptGroup("Hi", ["x"], attributes=[{"help": 1, "truth": 2}]),
+        PromptGroup("Hi", ["y"], attributes=[{"help": 3}], source="rows.jsonl:2"),
+        PromptGroup("Hi", ["z"], source="rows.jsonl:3"),
+    ]
+    named = supervision("regression", attribute_weights={"help": 1.0, "truth": 1.0})
+    data = encode_groups(groups, Encoder(sealed, 64), named)
+    assert [e.group for e in data.examples] == groups[:1]
+    assert [reason for _, reason in data.quarantined] == [
+        f"nothing to learn from: rows.jsonl:{i}: no ratings of help, truth" for i in (2, 3)
+    ]
+
+
+def test_ratings_that_do_not_differ_are_refused() -> None:
+    with pytest.raises(DataError, match="all 2 ratings are 4"):
+        fitted_values(arguments(objective="regression"), encoded(PromptGroup("p", ["a", "b"], ratings=[4, 4])))
 
 
 def test_metrics_go_with_the_targets() -> None:

@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import CheckpointError, ConfigError, MissingDependencyError
+from rewardlab.modeling.contract import load_contract
 from rewardlab.modeling.head import head_name, initialise_head, use_float32_head
 from rewardlab.modeling.loading import (
     load_config,
@@ -247,8 +248,12 @@ def _load_base(
         )
     if new_layers:
         logger.warning("%s has no %s: these start anew, with the head", folder, ", ".join(new_layers))
+    before = load_contract(folder)
     if not new_head:
-        logger.warning("%s already has a trained head: training goes on from it", folder)
+        of = f", of the objective {before.objective.get('name')}" if before else ""
+        logger.warning("%s already has a trained head%s: training goes on from it", folder, of)
+    elif before is not None:
+        logger.warning("%s is a model of kind %s: its head does not fit and starts anew", folder, before.head.kind)
     return model, new_head, set(new_layers)
 
 
@@ -319,6 +324,12 @@ def _add_separator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, s
     A new token starts as the mean of what ends sentences and lines, since nothing has trained it; where adapters or a
     head alone are trained it stays there.
     """
+    taken = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.sep_token, tokenizer.cls_token}
+    if separator in taken:
+        raise ConfigError(
+            f"step_separator {separator!r} is a token with another meaning in this tokenizer",
+            hint="choose one that no text holds; the default, <|step|>, is added to the tokenizer",
+        )
     known = len(tokenizer)
     tokenizer.add_tokens([AddedToken(separator, normalized=False)], special_tokens=True)
     _make_room(model, tokenizer)

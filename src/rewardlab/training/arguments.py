@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from rewardlab.errors import ConfigError
 from rewardlab.modeling.aggregation import AGGREGATIONS
 from rewardlab.modeling.parity import ENGINES
-from rewardlab.objectives import MARGINS, OBJECTIVES, build_objective
+from rewardlab.objectives import MARGINS, OBJECTIVES, build_objective, parameters_of
 from rewardlab.types import ReadOut
 
 
@@ -82,17 +82,9 @@ class RewardArguments(TrainingArguments):
         Raises:
             ConfigError: Naming the field, what came and what is expected.
         """
-        if self.margin_from not in MARGINS:
-            raise ConfigError(f"unknown margin_from {self.margin_from!r}", hint=f"one of {', '.join(MARGINS)}")
-        if self.aggregation is not None and self.aggregation not in AGGREGATIONS:
-            raise ConfigError(f"unknown aggregation {self.aggregation!r}", hint=f"one of {', '.join(AGGREGATIONS)}")
+        require_objective(self.objective_values())
         if self.engine not in ENGINES:
             raise ConfigError(f"unknown engine {self.engine!r}", hint=f"one of {', '.join(ENGINES)}")
-        try:
-            _ = self.read_out
-            build_objective(self.objective, self.objective_values())
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
         for name in ("max_length", "tokens_per_batch", "max_group_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -110,14 +102,58 @@ class RewardArguments(TrainingArguments):
         return read_out_of(self.objective_values())
 
 
-def read_out_of(values: Mapping[str, Any]) -> ReadOut:
-    """Where a model of some arguments is read.
+# What belongs to some objectives alone.
+_OF_PAIRS = frozenset({"margin_from", "margin_scale"})
+_OF_STEPS = frozenset({"step_classes", "step_separator", "step_split", "neutral_is_correct", "aggregation"})
+_OF_FEW = {
+    "bradley_terry": _OF_PAIRS,
+    "grouped_pairs": _OF_PAIRS,
+    "scaled_bradley_terry": _OF_PAIRS,
+    "davidson": _OF_PAIRS | {"objective_learning_rate"},
+    "plackett_luce": frozenset[str](),
+    "regression": frozenset({"attribute_weights"}),
+    "outcome": frozenset({"aggregation"}),
+    "process": _OF_STEPS,
+}
+
+
+def require_objective(values: Mapping[str, Any]) -> None:
+    """Refuse what an objective cannot be made of; before a model is loaded.
 
     Args:
         values: Fields of :class:`RewardArguments` by name; those that are missing have their defaults.
 
     Raises:
-        ConfigError: The objective is not known.
+        ConfigError: An unknown name, a value out of range, or an argument that means nothing to the objective.
+    """
+    given = {name: value for name, value in values.items() if value != getattr(RewardArguments, name, value)}
+    name = values.get("objective", RewardArguments.objective)
+    read_out_of(values)
+    if given.get("margin_from", "column") not in MARGINS:
+        raise ConfigError(f"unknown margin_from {given['margin_from']!r}", hint=f"one of {', '.join(MARGINS)}")
+    if given.get("attribute_weights") == {}:
+        raise ConfigError("attribute_weights names no attribute", hint="for example {helpfulness: 0.65}")
+    own = {parameter for other in OBJECTIVES for parameter in parameters_of(other)} | frozenset().union(
+        *_OF_FEW.values()
+    )
+    stray = sorted(own & given.keys() - set(parameters_of(name)) - _OF_FEW[name])
+    if stray:
+        users = [other for other in OBJECTIVES if stray[0] in {*parameters_of(other), *_OF_FEW[other]}]
+        raise ConfigError(f"{stray[0]} means nothing to {name}", hint=f"it belongs to {', '.join(users)}; leave it out")
+    try:
+        build_objective(name, values)
+    except ValueError as error:
+        raise ConfigError(str(error), hint="docs/objectives.md says what each argument may be") from error
+
+
+def read_out_of(values: Mapping[str, Any]) -> ReadOut:
+    """Where a model of some arguments is read.
+
+    Args:
+        values: As for :func:`require_objective`.
+
+    Raises:
+        ConfigError: The objective is not known, or the read-out cannot be.
     """
 
     def value(name: str) -> Any:
@@ -125,11 +161,24 @@ def read_out_of(values: Mapping[str, Any]) -> ReadOut:
 
     if value("objective") not in OBJECTIVES:
         raise ConfigError(f"unknown objective {value('objective')!r}", hint=f"one of {', '.join(sorted(OBJECTIVES))}")
+    if value("aggregation") not in (None, *AGGREGATIONS):
+        raise ConfigError(f"unknown aggregation {value('aggregation')!r}", hint=f"one of {', '.join(AGGREGATIONS)}")
     kind = OBJECTIVES[value("objective")].kind
     if kind == "sequence":
         return ReadOut()
     if kind == "token":
         return ReadOut("token", value("aggregation") or "mean")
+    if value("step_classes") not in (2, 3):
+        raise ConfigError(
+            f"step_classes is {value('step_classes')!r}",
+            hint="3 (incorrect, neutral, correct) or 2 (incorrect, correct)",
+        )
+    if not str(value("step_separator") or "").strip():
+        raise ConfigError(
+            f"step_separator is {value('step_separator')!r}, expected a token", hint="leave it out, or name one"
+        )
+    if value("neutral_is_correct") and value("step_classes") == 2:
+        raise ConfigError("neutral_is_correct: with 2 classes there is no neutral one", hint="leave it out")
     return ReadOut(
         kind="step",
         aggregation=value("aggregation") or "min",

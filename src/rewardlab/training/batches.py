@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rewardlab.data.encoding import EncodedGroup, Encoder, reason_of
+from rewardlab.data.ledger import reason_kind
 from rewardlab.data.merging import merge_by_prompt
 from rewardlab.errors import DataError
 from rewardlab.modeling.engine import Forward, Planner
@@ -52,11 +53,12 @@ class EncodedDataset:
             DataError: Nothing is.
         """
         if not self.examples:
-            reasons = {reason for _, reason in self.dropped + self.quarantined}
+            reasons = Counter(reason_kind(reason) for _, reason in self.dropped + self.quarantined)
+            told = "; ".join(f"{count} × {kind}" for kind, count in reasons.most_common(3))
+            hint = "raise max_length" if "completion too long" in reasons else "docs/objectives.md says what rows need"
             raise DataError(
-                f"no {name} group is left: {len(self.dropped)} dropped, {len(self.quarantined)} quarantined "
-                f"{sorted(reasons)[:3]}",
-                hint="raise max_length, or look at the data with `rewardlab data check`",
+                f"no {name} group is left: {len(self.dropped)} dropped, {len(self.quarantined)} quarantined ({told})",
+                hint=f"{hint}; `rewardlab data check` shows what is in the rows",
             )
         return self
 
@@ -73,7 +75,7 @@ def encode_groups(
 
     A pair that has become identical (the template strips what differed) says nothing and is dropped, and its row with
     it if no other pair is left, where pairs are what is learned from; so is a row without any label that is not null.
-    A row that cannot be encoded is quarantined. All are counted.
+    A row that cannot be encoded, or lacks what others have, is quarantined. All are counted.
 
     Args:
         groups: The rows.
@@ -84,14 +86,17 @@ def encode_groups(
             (:func:`~rewardlab.data.merging.merge_by_prompt`); 1 leaves every row a group of its own.
 
     Raises:
-        DataError: A group has nothing to learn from: then the data is of another kind.
+        DataError: No group has anything to learn from: then the data is of another kind.
     """
     examples: list[EncodedGroup] = []
     dropped: list[tuple[PromptGroup, str]] = []
     dropped_pairs: list[tuple[PromptGroup, str]] = []
     quarantined: list[tuple[PromptGroup, str]] = []
+    supervision.require(groups)
     for group, item in zip(groups, encoder.encode_many(groups), strict=True):
-        supervision.require(group)
+        if not supervision.has(group):
+            quarantined.append((group, f"nothing to learn from: {group.name}: no {supervision.needs}"))
+            continue
         useless = supervision.useless(group)
         if isinstance(item, DataError):
             quarantined.append((group, reason_of(item)))

@@ -26,7 +26,7 @@ from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import position_limit, quiet_transformers
 from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner_model, prepare_for_training
-from rewardlab.training.arguments import RewardArguments, read_out_of
+from rewardlab.training.arguments import RewardArguments, read_out_of, require_objective
 from rewardlab.training.batches import EncodedDataset
 from rewardlab.training.finishing import SavedModel, groups_fingerprint, groups_per_step
 from rewardlab.training.presets import PRESETS, Preset
@@ -112,6 +112,7 @@ def train_reward_model(
     unknown = sorted(set(overrides) - {field.name for field in dataclasses.fields(RewardArguments)})
     if unknown:
         raise ConfigError(f"RewardArguments has no field {unknown[0]!r}", hint="see rewardlab.RewardArguments")
+    require_objective(overrides)
     seed = int(overrides.get("seed", 42))
     set_seed(seed)  # before the head is drawn
     prepared = prepare_for_training(

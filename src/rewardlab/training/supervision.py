@@ -7,8 +7,9 @@ a line in ``OBJECTIVES`` and one in :data:`_MAKERS`.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,15 +63,15 @@ class Supervision:
     compares_pairs: bool = False
     settings: tuple[str, ...] = ()
 
-    def require(self, group: PromptGroup) -> None:
-        """Refuse a row that lacks what is learned from.
+    def require(self, groups: Sequence[PromptGroup]) -> None:
+        """Refuse data of another kind: no row has what is learned from.
 
         Raises:
-            DataError: It does.
+            DataError: None has.
         """
-        if not self.has(group):
+        if groups and not any(self.has(group) for group in groups):
             raise DataError(
-                f"{group.name}: no {self.needs}",
+                f"{groups[0].name}: no {self.needs}" + (", nor in any other row" if len(groups) > 1 else ""),
                 hint="docs/objectives.md says which objective fits which data; docs/data.md which columns are read",
             )
 
@@ -86,7 +87,11 @@ def fitted_values(arguments: RewardArguments, examples: Sequence[EncodedGroup]) 
         return {}
     ratings = rating_targets(examples, arguments.attribute_weights).rating.double()
     std = float(ratings.std(correction=0))
-    return {"rating_mean": float(ratings.mean()), "rating_std": std if std > 0 else 1.0}
+    if not std > 0:
+        raise DataError(
+            f"all {len(ratings)} ratings are {float(ratings[0]):g}", hint="ratings must differ to be learned"
+        )
+    return {"rating_mean": float(ratings.mean()), "rating_std": std}
 
 
 # -- pairs -----------------------------------------------------------------------------------------------------------
@@ -155,17 +160,34 @@ def _pairs(arguments: RewardArguments, *, strict: bool = False, strength: bool =
 
 
 def rankings_of(group: PromptGroup) -> tuple[Ranking, ...]:
-    """The rankings of a group; where it has pairs alone, the one ranking they amount to, else each pair as one of two.
+    """The rankings of a group, and its other pairs: the one ranking they amount to, else each as a ranking of two.
 
     Pairs amount to a ranking if each two completions are compared at most once, all with one weight, and what follows
-    from the pairs puts all completions in order (A over B and B over C put A over C).
+    from the pairs puts all completions in order (A over B and B over C put A over C). A soft label is taken for what
+    it says is more likely.
     """
-    if group.rankings or not group.pairs:
-        return group.rankings
-    whole = _ranking_of_pairs(group.pairs)
+    implied = Counter((p.chosen, p.rejected, p.tie) for ranking in group.rankings for p in ranking.pairs())
+    others = []
+    for pair in group.pairs:
+        key = (pair.chosen, pair.rejected, pair.tie)
+        if implied[key]:
+            implied[key] -= 1
+        else:
+            others.append(_hard(pair))
+    whole = _ranking_of_pairs(others) if others else None
     if whole is not None:
-        return (whole,)
-    return tuple(Ranking((p.chosen, p.rejected), (0, 0 if p.tie else 1), p.weight) for p in group.pairs)
+        return (*group.rankings, whole)
+    of_two = (Ranking((p.chosen, p.rejected), (0, 0 if p.tie else 1), p.weight) for p in others)
+    return (*group.rankings, *of_two)
+
+
+def _hard(pair: Pair) -> Pair:
+    """The preference that is more likely by a pair's soft label."""
+    if pair.target == 0.5:
+        return replace(pair, tie=True)
+    if pair.target > 0.5:
+        return replace(pair, tie=False)
+    return replace(pair, chosen=pair.rejected, rejected=pair.chosen, tie=False)
 
 
 def _ranking_of_pairs(pairs: Sequence[Pair]) -> Ranking | None:
@@ -239,9 +261,15 @@ def ratings_of(group: PromptGroup, attribute_weights: dict[str, float] | None) -
         attribute_weights: Attribute -> weight; None to take the ratings as they came.
 
     Raises:
-        DataError: A completion with attributes lacks one of those that are weighted.
+        DataError: A completion with attributes lacks one of those that are weighted, or none is weighted.
     """
     if attribute_weights is None:
+        if any(group.attributes) and not group.ratings:
+            named = ", ".join(sorted({name for attributes in group.attributes for name in attributes}))
+            raise DataError(
+                f"{group.name}: rates attributes ({named}), and attribute_weights says of none what it counts",
+                hint="for example --set 'attribute_weights={helpfulness: 1.0}'",
+            )
         return list(group.ratings) or [None] * len(group.completions)
     found: list[float | None] = []
     for number, attributes in enumerate(group.attributes or ({},) * len(group.completions)):
@@ -280,11 +308,12 @@ def _ratings(arguments: RewardArguments) -> Supervision:
     weights = arguments.attribute_weights
 
     def has(group: PromptGroup) -> bool:
+        if weights is not None and not all(weights.keys() <= given.keys() for given in group.attributes if given):
+            return False
         return any(rating is not None for rating in ratings_of(group, weights))
 
-    needs = "rating (column scores, rating or score); where attributes are rated, state attribute_weights"
     return Supervision(
-        needs=needs if weights is None else f"ratings of {', '.join(weights)}",
+        needs="rating (column scores, rating or score)" if weights is None else f"ratings of {', '.join(weights)}",
         has=has,
         useless=lambda group: None,
         targets=lambda examples: rating_targets(examples, weights),
