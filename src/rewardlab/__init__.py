@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rewardlab.training.arguments import RewardArguments
     from rewardlab.training.run import train_reward_model
     from rewardlab.training.trainer import RewardTrainer
-    from rewardlab.types import Pair, PromptGroup
+    from rewardlab.types import Pair, PromptGroup, Ranking, Step
 
 __version__ = "0.1.0"
 
@@ -24,9 +24,11 @@ __all__ = [
     "Evaluator",
     "Pair",
     "PromptGroup",
+    "Ranking",
     "RewardArguments",
     "RewardTrainer",
     "Scorer",
+    "Step",
     "load_groups",
     "train_reward_model",
 ]
@@ -35,9 +37,11 @@ _WHERE = {
     "Evaluator": "rewardlab.evaluation.evaluator",
     "Pair": "rewardlab.types",
     "PromptGroup": "rewardlab.types",
+    "Ranking": "rewardlab.types",
     "RewardArguments": "rewardlab.training.arguments",
     "RewardTrainer": "rewardlab.training.trainer",
     "Scorer": "rewardlab.scoring.scorer",
+    "Step": "rewardlab.types",
     "load_groups": "rewardlab.data.loading",
     "train_reward_model": "rewardlab.training.run",
 }

@@ -415,24 +415,25 @@ from transformers import set_seed
 from rewardlab import Pair, PromptGroup, RewardArguments, RewardTrainer
 from rewardlab.modeling.preparing import prepare_for_training
 
-base, output, per_device, budget = sys.argv[1:5]
+base, output, per_device, budget, objective = sys.argv[1:6]
 set_seed(0)  # the row of the new padding token is drawn
 words = "the cat sat on a mat and saw good bad yes no".split()
 text = lambda seed, length: " ".join(words[(seed * 7 + i * 5) % 12] for i in range(length))
 groups = []
 for i in range(1, 25):
     completions = [text(i + k, 1 + i * (k + 3) % 17) for k in range(2 + i % 2)]
-    groups.append(PromptGroup(f"{i} " + text(i, 3 + 5 * (i % 6)), completions, [Pair()]))
+    groups.append(PromptGroup(f"{i} " + text(i, 3 + 5 * (i % 6)), completions, [Pair(tie=i % 3 == 0)]))
 prepared = prepare_for_training(base, seed=0)
 arguments = RewardArguments(
     output, max_length=128, per_device_train_batch_size=int(per_device), tokens_per_batch=int(budget), use_cpu=True,
     seed=0, save_strategy="no", logging_steps=1, learning_rate=1e-3, disable_tqdm=True,
-    ddp_find_unused_parameters=False,
+    ddp_find_unused_parameters=False, objective=objective,
 )
 trainer = RewardTrainer(prepared.model, arguments, groups, processing_class=prepared.tokenizer)
 trainer.train()
 if trainer.is_world_process_zero():
     weights = {n: p.detach() for n, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters()}
+    weights |= {"its own " + n: p.detach() for n, p in trainer.objective.named_parameters()}
     torch.save({"weights": weights, "log": [e for e in trainer.state.log_history if "loss" in e]}, output + "/end.pt")
 trainer.accelerator.wait_for_everyone()
 trainer.accelerator.end_training()  # a rank that leaves without it may abort at its exit
@@ -440,8 +441,12 @@ trainer.accelerator.end_training()  # a rank that leaves without it may abort at
 
 
 @pytest.mark.slow
-def test_two_processes_end_where_one_does(base_model: Path, tmp_path: Path) -> None:
-    """DDP over gloo, the same steps of 8 groups. At 40 tokens the ranks need different numbers of forwards."""
+@pytest.mark.parametrize("objective", ["bradley_terry", "davidson"])
+def test_two_processes_end_where_one_does(base_model: Path, tmp_path: Path, objective: str) -> None:
+    """DDP over gloo, the same steps of 8 groups. At 40 tokens the ranks need different numbers of forwards.
+
+    Davidson's parameter is no part of what DDP knows.
+    """
     script = tmp_path / "train.py"
     script.write_text(_TWO_PROCESSES)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -449,7 +454,7 @@ def test_two_processes_end_where_one_does(base_model: Path, tmp_path: Path) -> N
     def run(name: str, processes: int, per_device: int, budget: int) -> dict[str, Any]:
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
         command = [sys.executable, *launcher, str(script), str(base_model), str(tmp_path / name)]
-        subprocess.run([*command, str(per_device), str(budget)], env=environment, check=True, timeout=300)
+        subprocess.run([*command, str(per_device), str(budget), objective], env=environment, check=True, timeout=300)
         return torch.load(tmp_path / name / "end.pt")
 
     one = run("one", 1, 8, 4096)
