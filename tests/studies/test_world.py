@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from itertools import combinations, permutations
 from random import Random
 
 import pytest
@@ -15,8 +17,13 @@ from rewardlab.studies.world import (
     best_reachable_accuracy,
     expected_best_accuracy,
     generate,
+    generate_rankings,
+    generate_ties,
+    sample_comparisons,
     sample_completion,
     sample_prompt,
+    sample_ranks,
+    sample_strengths,
     true_utility,
 )
 from rewardlab.types import Pair, PromptGroup
@@ -133,6 +140,78 @@ def test_more_completions_can_be_drawn_for_any_prompt(kind):
     prompt = sample_prompt(rng, kind)
     utilities = [true_utility(prompt, sample_completion(rng, prompt)) for _ in range(200)]
     assert max(utilities) - min(utilities) > 3
+
+
+def test_ranks_follow_plackett_luce():
+    """Every order of three comes as often as the formula says: product over places of exp(u_k) / sum of those left."""
+    utilities, draws, rng = (0.0, 0.7, -0.4), 20_000, Random(3)
+    counts = Counter(sample_ranks(rng, utilities) for _ in range(draws))
+    for order in permutations(range(3)):
+        left = [math.exp(utilities[i]) for i in order]
+        p = left[0] / sum(left) * left[1] / sum(left[1:])
+        ranks = tuple(order.index(i) for i in range(3))
+        assert abs(counts[ranks] - draws * p) < 4 * math.sqrt(draws * p * (1 - p))
+    assert sum(counts.values()) == draws
+
+
+def test_two_tie_where_their_noisy_utilities_are_close():
+    """The difference of two Gumbels is logistic: P(|d + L| < w) = sigmoid(w - d) - sigmoid(-w - d)."""
+    draws, rng, d, w = 20_000, Random(4), 0.8, 0.5
+    tied = sum(sample_ranks(rng, (d, 0.0), w) == (0, 0) for _ in range(draws))
+    p = 1 / (1 + math.exp(d - w)) - 1 / (1 + math.exp(d + w))
+    assert abs(tied - draws * p) < 4 * math.sqrt(draws * p * (1 - p))
+
+
+@pytest.mark.parametrize("nu", [0.4, 2.5])
+@pytest.mark.parametrize("d", [0.0, 1.5])
+def test_comparisons_follow_davidson(nu, d):
+    """P(tie) = nu / (nu + 2 cosh(d / 2)), and given a decision P(first) = sigmoid(d)."""
+    draws, rng = 20_000, Random(5)
+    pairs = [sample_comparisons(rng, (d, 0.0), nu)[0] for _ in range(draws)]
+    p = nu / (nu + 2 * math.cosh(d / 2))
+    ties = sum(pair.tie for pair in pairs)
+    assert abs(ties - draws * p) < 4 * math.sqrt(draws * p * (1 - p))
+    q, decided = 1 / (1 + math.exp(-d)), draws - ties
+    first = sum(pair.chosen == 0 and not pair.tie for pair in pairs)
+    assert abs(first - decided * q) < 4 * math.sqrt(decided * q * (1 - q))
+
+
+def test_each_two_completions_are_compared_once():
+    pairs = sample_comparisons(Random(0), (0.0, 1.0, 2.0, 3.0), 1.0)
+    assert {frozenset((p.chosen, p.rejected)) for p in pairs} == {frozenset(two) for two in combinations(range(4), 2)}
+    assert len(pairs) == 6
+
+
+@pytest.mark.parametrize("d", [0.0, 2.0])
+def test_strengths_are_levels_of_the_perceived_difference(d):
+    """P(level 3) = P(|d + L| > 4) with L logistic, and the preference is Bradley-Terry's."""
+    draws, rng = 20_000, Random(6)
+    pairs = [sample_strengths(rng, (d, 0.0))[0] for _ in range(draws)]
+    strongest = 1 / (1 + math.exp(4 - d)) + 1 / (1 + math.exp(4 + d))
+    first = 1 / (1 + math.exp(-d))
+    for count, p in (
+        (sum(pair.strength == 3 for pair in pairs), strongest),
+        (sum(pair.chosen == 0 for pair in pairs), first),
+    ):
+        assert abs(count - draws * p) < 4 * math.sqrt(draws * p * (1 - p))
+    assert {pair.strength for pair in pairs} == {0.0, 1.0, 2.0, 3.0}
+
+
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [
+        (lambda seed, n: generate_rankings(seed, n_train=n, n_held_out=30, tie_width=0.3), 6),
+        (lambda seed, n: generate_ties(seed, n_train=n, n_held_out=30, nu=1.0, sizes=(2, 4)), 4),
+    ],
+)
+def test_the_other_worlds_follow_their_seed_and_share_no_prompt(make, most):
+    small, large = make(7, 60), make(7, 90)
+    assert (small.held_out, small.train) == (large.held_out, large.train[:60])
+    assert make(8, 60).train != small.train
+    groups = large.train + large.held_out
+    assert len({group.prompt_key for group in groups}) == len({group.id for group in groups}) == 120
+    assert all(len(set(group.completions)) == len(group.completions) <= most for group in groups)
+    assert all(group.pairs and group.subset in SUBSETS for group in groups)
 
 
 def test_an_unknown_kind_names_the_known_ones():

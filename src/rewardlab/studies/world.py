@@ -5,19 +5,22 @@ truth about a text lives in :mod:`rewardlab.studies.utility`; this file never te
 labels depend on the texts alone. It knows nothing of files or models.
 
 References:
-    Labels: Bradley & Terry 1952, P(a preferred to b) = sigmoid(utility_a - utility_b).
+    Labels: Bradley & Terry 1952, P(a preferred to b) = sigmoid(utility_a - utility_b). Ties: Davidson 1970. Rankings:
+    Plackett-Luce, drawn as the order of utilities with Gumbel noise on them (Yellott 1977).
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from random import Random
 
 from rewardlab.studies import phrases
 from rewardlab.studies.utility import SUBSETS, Request, read_request, true_utility
-from rewardlab.types import Pair, PromptGroup, Text, text_of
+from rewardlab.types import Pair, PromptGroup, Ranking, Text, text_of
 
 __all__ = [
     "SUBSETS",
@@ -25,8 +28,13 @@ __all__ = [
     "best_reachable_accuracy",
     "expected_best_accuracy",
     "generate",
+    "generate_rankings",
+    "generate_ties",
+    "sample_comparisons",
     "sample_completion",
     "sample_prompt",
+    "sample_ranks",
+    "sample_strengths",
     "true_utility",
 ]
 
@@ -36,6 +44,8 @@ ANSWER_ODDS = {"right": 0.5, "near": 0.12, "other": 0.08, "elsewhere": 0.18, "no
 DETAIL_CHANCES = (0.5, 0.35)
 MANNER_CHANCES = {"COURTESIES": (0.5, 0.35), "RUDENESSES": (0.14,), "HEDGES": (0.22, 0.3), "FILLERS": (0.2, 0.3)}
 FORMAT_CHANCE = 0.5
+STRENGTH_CUTS = (1.0, 2.5, 4.0)
+"""Perceived utility differences from which on a completion is slightly, plainly, significantly better."""
 MOST_DRAWS = 10_000  # an explain prompt is one of 13,824; past that there is nothing new
 
 
@@ -72,6 +82,98 @@ def generate(seed: int, *, n_train: int = 12_000, n_held_out: int = 2_000, n_can
     held_out = [_draw_pair(rng, seen, f"held-out-{i}") for i in range(n_held_out)]
     train = [_draw_pair(rng, seen, f"train-{i}") for i in range(n_train)]
     return World(seed, train, held_out, canary)
+
+
+def generate_rankings(
+    seed: int, *, n_train: int, n_held_out: int, sizes: tuple[int, int] = (4, 6), tie_width: float = 0.0
+) -> World:
+    """Ranked lists instead of pairs: Plackett-Luce on the true utilities (:func:`sample_ranks`); no canary.
+
+    Args:
+        seed: Seed of everything that is drawn.
+        n_train: Number of training prompts.
+        n_held_out: Number of held-out prompts.
+        sizes: Fewest and most completions of a prompt.
+        tie_width: As :func:`sample_ranks`.
+    """
+
+    def ranked(rng: Random, prompt: str, completions: tuple[str, ...]) -> PromptGroup:
+        ranks = sample_ranks(rng, [true_utility(prompt, completion) for completion in completions], tie_width)
+        return PromptGroup(prompt, completions, rankings=(Ranking(tuple(range(len(completions))), ranks),))
+
+    return _generate(seed, n_train, n_held_out, sizes, ranked)
+
+
+def generate_ties(
+    seed: int, *, n_train: int, n_held_out: int, nu: float, scale: float = 1.0, sizes: tuple[int, int] = (2, 2)
+) -> World:
+    """Comparisons some of which tie, by Davidson's model on ``scale`` times the true utilities; no canary.
+
+    Args:
+        seed: Seed of everything that is drawn.
+        n_train: Number of training prompts.
+        n_held_out: Number of held-out prompts.
+        nu: Davidson's tie parameter.
+        scale: What utilities are multiplied with.
+        sizes: Fewest and most completions of a prompt.
+    """
+
+    def judged(rng: Random, prompt: str, completions: tuple[str, ...]) -> PromptGroup:
+        utilities = [scale * true_utility(prompt, completion) for completion in completions]
+        return PromptGroup(prompt, completions, sample_comparisons(rng, utilities, nu))
+
+    return _generate(seed, n_train, n_held_out, sizes, judged)
+
+
+def sample_ranks(rng: Random, utilities: Sequence[float], tie_width: float = 0.0) -> tuple[int, ...]:
+    """Ranks of completions, 0 the best, drawn by Plackett-Luce.
+
+    Args:
+        rng: The generator.
+        utilities: Utility of each completion.
+        tie_width: Neighbours in the drawn order tie where their noisy utilities are closer than this.
+    """
+    noisy = [utility - math.log(-math.log(rng.random() or 0.5)) for utility in utilities]
+    order = sorted(range(len(noisy)), key=lambda index: -noisy[index])
+    ranks = [0] * len(noisy)
+    for better, worse in pairwise(order):
+        ranks[worse] = ranks[better] + (noisy[better] - noisy[worse] >= tie_width)
+    return tuple(ranks)
+
+
+def sample_comparisons(rng: Random, utilities: Sequence[float], nu: float) -> tuple[Pair, ...]:
+    """Each two of some completions compared once, by Davidson's model.
+
+    Args:
+        rng: The generator.
+        utilities: Utility of each completion.
+        nu: The tie parameter: completions of equal utility tie with probability nu / (nu + 2).
+    """
+    pairs = []
+    for first, second in combinations(range(len(utilities)), 2):
+        half = (utilities[first] - utilities[second]) / 2
+        verdict = rng.choices((1, 0, -1), (math.exp(half), nu, math.exp(-half)))[0]
+        pairs.append(Pair(second, first) if verdict < 0 else Pair(first, second, tie=verdict == 0))
+    return tuple(pairs)
+
+
+def sample_strengths(rng: Random, utilities: Sequence[float]) -> tuple[Pair, ...]:
+    """Each two of some completions compared once, with a strength of 0 (negligibly better) to 3 (significantly better).
+
+    Who judges perceives the difference of two utilities with logistic noise: its sign gives the preference, which is
+    Bradley-Terry's, and its size, cut at :data:`STRENGTH_CUTS`, the strength.
+
+    Args:
+        rng: The generator.
+        utilities: Utility of each completion.
+    """
+    pairs = []
+    for first, second in combinations(range(len(utilities)), 2):
+        uniform = rng.random() or 0.5  # never 0, whose logarithm is none
+        perceived = utilities[first] - utilities[second] + math.log(uniform / (1 - uniform))
+        chosen, rejected = (first, second) if perceived > 0 else (second, first)
+        pairs.append(Pair(chosen, rejected, strength=float(bisect(STRENGTH_CUTS, abs(perceived)))))
+    return tuple(pairs)
 
 
 def best_reachable_accuracy(groups: Sequence[PromptGroup]) -> float:
@@ -137,13 +239,39 @@ def sample_completion(rng: Random, prompt: Text) -> str:
     return " ".join(parts)
 
 
-def _draw_pair(rng: Random, seen: set[str], row_id: str) -> PromptGroup:
-    """One labelled pair on a prompt that was not seen before; adds the prompt to ``seen``."""
+def _generate(
+    seed: int,
+    n_train: int,
+    n_held_out: int,
+    sizes: tuple[int, int],
+    judge: Callable[[Random, str, tuple[str, ...]], PromptGroup],
+) -> World:
+    """Prompts with as many different completions as ``sizes`` allows, judged; the held-out ones are drawn first."""
+    rng = Random(seed)
+    seen: set[str] = set()
+    splits: dict[str, list[PromptGroup]] = {"held-out": [], "train": []}
+    for name, count in (("held-out", n_held_out), ("train", n_train)):
+        for number in range(count):
+            kind, prompt, completions = _draw_texts(rng, seen, rng.randint(*sizes))
+            group = judge(rng, prompt, completions)
+            splits[name].append(replace(group, id=f"{name}-{number}", subset=kind))
+    return World(seed, splits["train"], splits["held-out"], [])
+
+
+def _draw_texts(rng: Random, seen: set[str], count: int) -> tuple[str, str, tuple[str, ...]]:
+    """Kind, prompt and different completions; the prompt was not seen before, and is added to ``seen``."""
     kind = rng.choice(SUBSETS)
     prompt = _first_new(seen, lambda: sample_prompt(rng, kind))
     seen.add(prompt)
-    first = sample_completion(rng, prompt)
-    second = _first_new({first}, lambda: sample_completion(rng, prompt))
+    completions = [sample_completion(rng, prompt)]
+    while len(completions) < count:
+        completions.append(_first_new(set(completions), lambda: sample_completion(rng, prompt)))
+    return kind, prompt, tuple(completions)
+
+
+def _draw_pair(rng: Random, seen: set[str], row_id: str) -> PromptGroup:
+    """One labelled pair on a prompt that was not seen before; adds the prompt to ``seen``."""
+    kind, prompt, (first, second) = _draw_texts(rng, seen, 2)
     p_first = _sigmoid(true_utility(prompt, first) - true_utility(prompt, second))
     pair = Pair(0, 1) if rng.random() < p_first else Pair(1, 0)
     return PromptGroup(prompt, (first, second), (pair,), id=row_id, subset=kind)
