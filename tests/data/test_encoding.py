@@ -159,6 +159,19 @@ def test_the_end_token_is_always_read(kind: str, request: pytest.FixtureRequest)
     assert encoded.readouts == ((len(encoded.sequences[0]) - 1,),)
 
 
+@pytest.mark.parametrize("refuses", ["not messages[-1].content", "add_generation_prompt"])
+def test_a_template_may_refuse_an_empty_answer_or_one_to_come(tokenizer: PreTrainedTokenizerFast, refuses: str) -> None:
+    """Where the completion begins is then told by the other way alone."""
+    seal_chat_template(tokenizer)
+    tokenizer.chat_template = (
+        f"{{% if {refuses} %}}{{{{ raise_exception('no') }}}}{{% endif %}}{tokenizer.chat_template}"
+    )
+    group = PromptGroup("Hi", ["4"])
+    encoded = Encoder(tokenizer, 64, ReadOut("token", "mean")).encode(group)
+    read = [encoded.sequences[0][at] for at in encoded.readouts[0]]
+    assert tokenizer.decode(read).strip() == "4<eos>"
+
+
 def test_text_is_split_into_steps_where_the_read_out_says(tokenizer: PreTrainedTokenizerFast) -> None:
     """A separator in the text decides; else it is split, blank lines aside; else it is one step."""
     seal_chat_template(tokenizer)
@@ -171,6 +184,16 @@ def test_text_is_split_into_steps_where_the_read_out_says(tokenizer: PreTrainedT
         assert encoded.group == group
         for ids, at in zip(encoded.sequences, encoded.readouts, strict=True):
             assert [tokenizer.decode([ids[i]]) for i in at] == ["<|step|>"] * len(at)
+
+
+@pytest.mark.parametrize("said", [{"content": None}, {}])
+def test_a_turn_without_words_is_one_empty_step(tokenizer: PreTrainedTokenizerFast, said: dict[str, None]) -> None:
+    """As of a message that only calls a tool; its words are not "None"."""
+    seal_chat_template(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|step|>"]})
+    encoder = Encoder(tokenizer, 64, ReadOut("step", "min", 2, "<|step|>"))
+    silent = PromptGroup("Hi", [({"role": "assistant", **said},)])
+    assert encoder.encode(silent).sequences == encoder.encode(PromptGroup("Hi", [""])).sequences
 
 
 def test_a_separator_that_is_no_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:

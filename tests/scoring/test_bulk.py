@@ -398,6 +398,20 @@ def test_changed_data_is_refused(data: Path, tmp_path: Path) -> None:
         score(data, tmp_path / "out.jsonl")
 
 
+def test_changed_steps_are_refused(tmp_path: Path) -> None:
+    """The text of both is the same two lines; as one step or as two they have other scores."""
+    data = tmp_path / "solutions.jsonl"
+
+    def write(steps: list[str]) -> None:
+        write_rows(data, [{"prompt": "q", "completions": steps, "labels": [True] * len(steps)}] * 6)
+
+    write(["a\nb"])
+    interrupted(data, tmp_path / "out.jsonl", chunks=1)
+    write(["a", "b"])
+    with pytest.raises(ConfigError, match=r"data was '.*', is now"):
+        score(data, tmp_path / "out.jsonl")
+
+
 def test_rows_without_their_journal_are_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "out.jsonl.partial").write_text("something of the user's\n")
     with pytest.raises(ConfigError, match="without its journal"):

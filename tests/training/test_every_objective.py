@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
-from rewardlab.modeling.contract import load_contract
+from rewardlab.errors import ConfigError, ContractError
+from rewardlab.modeling.contract import FILE_NAME, load_contract
 from rewardlab.modeling.preparing import prepare_for_training
+from rewardlab.modeling.verification import verify_checkpoint
 from rewardlab.objectives import OBJECTIVES
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.studies.arithmetic import generate_solutions
@@ -119,6 +123,26 @@ def test_what_davidson_learns_is_resumed_and_stored(base_model: Path, tmp_path: 
     assert resumed.objective_record()["log_nu"] == resumed.objective.log_nu.item()
 
 
+def test_an_overflow_of_float16_does_not_stay_in_an_objectives_gradient(base_model: Path, tmp_path: Path) -> None:
+    """Two steps, of which a scaler would skip the first: its gradient must not be in the second's."""
+    trainer = trainer_for(base_model, tmp_path, "davidson", max_steps=2, per_device_train_batch_size=4)
+    optimizer, steps = trainer.create_optimizer(), list[float]()
+    own = optimizer.step
+
+    def step(self: Any, *args: Any) -> None:  # put in place of the instance's, as accelerate does
+        if not steps:
+            trainer.objective.log_nu.grad = torch.tensor(math.inf)
+        steps.append(float(trainer.objective.log_nu.grad))
+        if len(steps) > 1:
+            own()
+
+    optimizer.step = MethodType(step, optimizer)
+    trainer.train()
+    assert steps[0] == math.inf
+    assert math.isfinite(steps[1])
+    assert trainer.objective.nu != 1.0
+
+
 @pytest.mark.parametrize(
     ("objective", "mode"),
     [("outcome", "full"), ("process", "full"), ("process", "lora"), ("outcome", "lora"), ("process", "head_only")],
@@ -179,6 +203,31 @@ def test_aggregation_can_be_chosen_when_scoring(base_model: Path, tmp_path: Path
         assert product <= least + 1e-9
         assert least <= mean + 1e-9
         assert 1 / (1 + math.exp(-end)) == pytest.approx(expected)
+
+
+def test_another_head_is_noticed(base_model: Path, tmp_path: Path) -> None:
+    """By --resume, and by the contract's probes where they have other steps: as a difference, not as a crash."""
+
+    def run(resume: bool, **changed: Any) -> None:
+        train_reward_model(
+            model=base_model,
+            train_groups=SOLUTIONS,
+            output_dir=tmp_path / "rm",
+            dtype="float32",
+            overrides={"objective": "process", **FAST, "max_steps": 1, **changed},
+            resume=resume,
+        )
+
+    run(resume=False)
+    with pytest.raises(ConfigError, match="head was"):
+        run(resume=True, step_separator="<|end|>")
+    path = tmp_path / "rm" / FILE_NAME
+    record = json.loads(path.read_text())
+    record["head"]["split_at"] = None
+    path.write_text(json.dumps(record))
+    assert not verify_checkpoint(tmp_path / "rm").ok
+    with pytest.raises(ContractError, match="text gives the stored ids"):
+        Scorer.from_pretrained(tmp_path / "rm")
 
 
 def test_an_encoder_can_be_a_process_model(minilm_path: Path, tmp_path: Path) -> None:

@@ -75,3 +75,5 @@ def test_fingerprint_follows_content_not_order(pairs: list[PromptGroup]) -> None
     assert groups_fingerprint(pairs) != groups_fingerprint(pairs[1:])
     changed = [PromptGroup(pairs[0].prompt, pairs[0].completions, [Pair(1, 0)]), *pairs[1:]]
     assert groups_fingerprint(pairs) != groups_fingerprint(changed)
+    soft = [[Pair()], [Pair(p_chosen=0.0)], [Pair(strength=0.0)], [Pair(tie=True)]]
+    assert len({groups_fingerprint([PromptGroup("p", ["a", "b"], pairs)]) for pairs in soft}) == len(soft)

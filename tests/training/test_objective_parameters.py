@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rewardlab.training import objective_parameters
-from rewardlab.training.objective_parameters import RankAverage
+from rewardlab.training.objective_parameters import ClearGradients, RankAverage
 
 
 class Learned(nn.Module):
@@ -38,6 +38,7 @@ def test_gradients_are_cleared_after_each_step() -> None:
     for _ in range(3):
         objective.value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        ClearGradients(objective).on_optimizer_step()
     assert objective.value.item() == pytest.approx(-0.3)
 
 

@@ -113,6 +113,14 @@ def test_grouped_pairs_leave_out_prompts_of_ties_alone(sealed: PreTrainedTokeniz
     assert not encode_groups([tie], Encoder(sealed, 64), supervision("davidson")).dropped
 
 
+def test_grouped_pairs_leave_out_a_row_that_only_its_ties_are_left_of(sealed: PreTrainedTokenizerFast) -> None:
+    """The strict pair's sides are one after trimming; a step of ties alone would divide by no units."""
+    group = PromptGroup("p", ["a", "a ", "b"], [Pair(0, 1), Pair(0, 2, tie=True)])
+    data = encode_groups([group], Encoder(sealed, 64), supervision("grouped_pairs"))
+    assert (data.examples, len(data.dropped), data.dropped_pairs) == ([], 1, [])
+    assert len(encode_groups([group], Encoder(sealed, 64), supervision("davidson")).examples) == 1
+
+
 # -- rankings --------------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +162,21 @@ def test_pairs_beside_a_ranking_are_not_lost() -> None:
     group = PromptGroup("p", list("abc"), [*ranking.pairs(), Pair(2, 0)], rankings=[ranking])
     assert rankings_of(group) == (ranking, Ranking((0, 2), (1, 0)))
     assert rankings_of(PromptGroup("p", list("abc"), rankings=[ranking])) == (ranking,)
+    for own in (Pair(0, 1, weight=5.0), Pair(0, 1, p_chosen=0.1)):  # before the ranking's own, and not taken for it
+        group = PromptGroup("p", list("ab"), [own, *ranking.pairs()], rankings=[ranking])
+        assert rankings_of(group) == (ranking, *rankings_of(PromptGroup("p", list("ab"), [own])))
+
+
+def test_a_tie_of_a_ranking_stays_one_when_rows_are_merged(sealed: PreTrainedTokenizerFast) -> None:
+    """C and B tie; in the merged group B comes first, so that the tie's sides have changed places: it counts once."""
+    rows = [
+        PromptGroup("p", ["b", "d"], rankings=[Ranking((0, 1), (0, 1))]),
+        PromptGroup("p", ["c", "b"], rankings=[Ranking((0, 1), (0, 0))]),
+    ]
+    data = encode_groups(rows, Encoder(sealed, 64), supervision("plackett_luce"), max_group_size=8)
+    (example,) = data.examples
+    assert example.group.completions == ("b", "d", "c")
+    assert rankings_of(example.group) == (Ranking((0, 1), (0, 1)), Ranking((2, 0), (0, 0)))
 
 
 def test_a_soft_label_is_ranked_by_what_is_more_likely() -> None:

@@ -167,7 +167,7 @@ class Encoder:
 
     def _split(self, completion: Text) -> tuple[Step, ...]:
         """The steps of a completion that came as text: told by separators in it, else by where such text is split."""
-        text = completion if isinstance(completion, str) else str(completion[-1]["content"])
+        text = completion if isinstance(completion, str) else str(completion[-1].get("content") or "")
         assert self.read_out.separator is not None
         if self.read_out.separator in text:
             pieces = text.split(self.read_out.separator)
@@ -181,15 +181,22 @@ class Encoder:
     def _without_answer(self, group: PromptGroup) -> list[str]:
         """What the group's conversations begin with before an answer, rendered two ways; nothing if nobody asks.
 
-        Templates differ in what they write for an empty answer and for one that is to come. Neither holds any of a
-        completion, so that the longer common beginning is the right one.
+        Templates differ in what they write for an empty answer and for one that is to come, and may refuse one of
+        them. Neither holds any of a completion, so that the longer common beginning is the right one.
         """
         if self.read_out.kind == "sequence":
             return []
         empty = conversation(group.prompt, "")
-        texts = [self._render(group, empty)]
-        if len(empty) > 1:
-            texts.append(render(self.tokenizer, empty[:-1], add_generation_prompt=True))
+        ways = [(empty, False)] + ([(empty[:-1], True)] if len(empty) > 1 else [])
+        texts: list[str] = []
+        refused: list[CheckpointError] = []
+        for messages, to_come in ways:
+            try:
+                texts.append(render(self.tokenizer, messages, add_generation_prompt=to_come))
+            except CheckpointError as error:  # some templates refuse an empty answer, some to add one to such turns
+                refused.append(error)
+        if not texts:
+            raise DataError(f"{group.name}: {refused[0].message}", hint=refused[0].hint) from refused[0]
         return texts
 
     def _readouts(self, group: PromptGroup, index: int, ids: list[int], num_completion_ids: int) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -297,9 +298,9 @@ def _compare(name: str, values: Sequence[Sequence[float]], probes: Sequence[Prob
     differences = [
         abs(value - stored)
         for some, probe in zip(values, probes, strict=True)
-        for value, stored in zip(some, [probe.score, *probe.step_scores], strict=True)
+        for value, stored in zip_longest(some, [probe.score, *probe.step_scores], fillvalue=math.nan)
     ]
-    # A NaN compares false with everything; count it as the largest difference there is.
+    # A NaN (also: more or fewer steps than are stored) compares false with everything; it is the largest difference.
     largest = max(math.inf if math.isnan(d) else d for d in differences)
     return Check(name, largest, tolerance, largest <= tolerance)
 

@@ -313,11 +313,12 @@ def _num_completions(groups: Sequence[PromptGroup]) -> int:
 
 
 def _data_fingerprint(groups: Sequence[PromptGroup]) -> str:
-    """Different for rows that would give another output: their texts, order, ids, places and pairs."""
+    """Different for rows that would give another output: their texts, steps, order, ids, places and pairs."""
     digest = hashlib.sha256()
     for group in groups:
         pairs = [(pair.chosen, pair.rejected) for pair in group.pairs]
-        row = [group.id, group.source, group.prompt, group.completions, pairs]
+        steps = [[step.text for step in some] for some in group.steps]
+        row = [group.id, group.source, group.prompt, group.completions, pairs, *([steps] if steps else ())]
         digest.update(json.dumps(row, default=str).encode())
     return digest.hexdigest()
 

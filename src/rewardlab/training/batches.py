@@ -74,8 +74,8 @@ def encode_groups(
     """Encode groups for an objective.
 
     A pair that has become identical (the template strips what differed) says nothing and is dropped, and its row with
-    it if no other pair is left, where pairs are what is learned from; so is a row without any label that is not null.
-    A row that cannot be encoded, or lacks what others have, is quarantined. All are counted.
+    it if no other pair is left that teaches anything, where pairs are what is learned from; so is a row without any
+    label that is not null. A row that cannot be encoded, or lacks what others have, is quarantined. All are counted.
 
     Args:
         groups: The rows.
@@ -112,11 +112,12 @@ def encode_groups(
         # Before the colon stands what ledgers count, the same for every number of pairs.
         count = f": {lost} of {len(group.pairs)} pairs" if len(group.pairs) > 1 else ""
         reason = f"chosen and rejected give the same token ids{count}"
-        if different:
-            examples.append(dataclasses.replace(item, group=dataclasses.replace(group, pairs=tuple(different))))
-            dropped_pairs.append((group, reason))
-        else:
+        rest = dataclasses.replace(group, pairs=tuple(different)) if different else None
+        if rest is None or supervision.useless(rest):
             dropped.append((group, reason))
+        else:
+            examples.append(dataclasses.replace(item, group=rest))
+            dropped_pairs.append((group, reason))
     return EncodedDataset(
         examples=merge_by_prompt(examples, max_group_size),
         groups=[example.group for example in examples],

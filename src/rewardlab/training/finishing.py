@@ -132,8 +132,9 @@ def _learned_from(group: PromptGroup) -> list[Any]:
     """All a group says, as JSON; what most groups do not say is left out, so that fingerprints of pairs stay."""
     pairs = []
     for pair in group.pairs:
-        soft = [pair.p_chosen, pair.strength, pair.tie]
-        pairs.append([pair.chosen, pair.rejected, pair.margin, pair.weight, *(soft if any(soft) else ())])
+        is_soft = pair.tie or pair.p_chosen is not None or pair.strength is not None
+        soft = (pair.p_chosen, pair.strength, pair.tie) if is_soft else ()
+        pairs.append([pair.chosen, pair.rejected, pair.margin, pair.weight, *soft])
     others = {
         "rankings": [[r.completions, r.ranks, r.weight] for r in group.rankings],
         "ratings": group.ratings,

@@ -14,20 +14,17 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers import TrainerCallback
 
 FILE_NAME = "objective.safetensors"
 
 
 def add_to_optimizer(objective: nn.Module, optimizer: Optimizer, learning_rate: float) -> None:
-    """Train an objective's parameters with the model's optimiser, without weight decay; doing so twice adds nothing.
-
-    Their gradients are cleared after each step: transformers' loop clears those of the model alone.
-    """
+    """Train an objective's parameters with the model's optimiser, without weight decay; doing so twice adds nothing."""
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     new = [parameter for parameter in objective.parameters() if id(parameter) not in known]
     if new:
         optimizer.add_param_group({"params": new, "lr": learning_rate, "weight_decay": 0.0})
-        optimizer.register_step_post_hook(lambda *_: objective.zero_grad())
 
 
 def save(objective: nn.Module, folder: str | Path) -> None:
@@ -49,6 +46,20 @@ def load(objective: nn.Module, folder: str | Path) -> None:
 def learned_values(objective: nn.Module) -> dict[str, float]:
     """Parameters and fitted constants by name, for the contract; all are scalars."""
     return {name: float(value) for name, value in objective.state_dict().items()}
+
+
+class ClearGradients(TrainerCallback):
+    """Clears an objective's gradients when transformers' loop clears the model's, to which they do not belong.
+
+    That is also after a step which the scaler of float16 has skipped: an overflow that stayed would be in all others.
+    """
+
+    def __init__(self, objective: nn.Module) -> None:
+        self._objective = objective
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """After the step, taken or skipped."""
+        self._objective.zero_grad()
 
 
 class RankAverage:

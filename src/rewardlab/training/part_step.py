@@ -66,9 +66,8 @@ class PartStep:
                 found.append(self.run(forward))
         leaf = in_order(part, found).requires_grad_()
         loss = self.loss(leaf, targets)
-        loss.backward()  # also into the objective's own parameters
-        gradient = leaf.grad
-        assert gradient is not None
+        (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+        self.backward(loss)  # into the objective's own parameters, scaled as the run scales
         for number, (forward, state) in enumerate(zip(part.forwards, states, strict=True)):
             _set_random_state(self.device, state)  # adapter dropout, where there is any, drops the same
             with self.exchanging(is_last and number == len(part.forwards) - 1):

@@ -172,6 +172,7 @@ def train_reward_model(
         "groups_per_step": groups_per_step(trainer),
         "max_length": arguments.max_length,
         "max_group_size": arguments.max_group_size,
+        **({} if arguments.read_out.kind == "sequence" else {"head": dataclasses.asdict(arguments.read_out)}),
         "train_sha256": groups_fingerprint(data.groups),
     }
     checkpoint = _start_or_resume(output_dir / TRAINING_FOLDER, manifest, resume=resume, report=report)

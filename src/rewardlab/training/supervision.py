@@ -166,12 +166,11 @@ def rankings_of(group: PromptGroup) -> tuple[Ranking, ...]:
     from the pairs puts all completions in order (A over B and B over C put A over C). A soft label is taken for what
     it says is more likely.
     """
-    implied = Counter((p.chosen, p.rejected, p.tie) for ranking in group.rankings for p in ranking.pairs())
+    implied = Counter(_said(pair) for ranking in group.rankings for pair in ranking.pairs())
     others = []
     for pair in group.pairs:
-        key = (pair.chosen, pair.rejected, pair.tie)
-        if implied[key]:
-            implied[key] -= 1
+        if implied[_said(pair)]:
+            implied[_said(pair)] -= 1
         else:
             others.append(_hard(pair))
     whole = _ranking_of_pairs(others) if others else None
@@ -179,6 +178,12 @@ def rankings_of(group: PromptGroup) -> tuple[Ranking, ...]:
         return (*group.rankings, whole)
     of_two = (Ranking((p.chosen, p.rejected), (0, 0 if p.tie else 1), p.weight) for p in others)
     return (*group.rankings, *of_two)
+
+
+def _said(pair: Pair) -> tuple[object, ...]:
+    """What tells pairs apart; which side of a tie comes first says nothing, and merging may have turned it."""
+    first, second = sorted((pair.chosen, pair.rejected)) if pair.tie else (pair.chosen, pair.rejected)
+    return first, second, pair.tie, pair.weight, pair.p_chosen
 
 
 def _hard(pair: Pair) -> Pair:

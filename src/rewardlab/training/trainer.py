@@ -153,6 +153,7 @@ class RewardTrainer(Trainer):
         # Both of transformers' callbacks print to stdout, which belongs to data.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
+        self.add_callback(objective_parameters.ClearGradients(self.objective))
         if not args.disable_tqdm:
             self.add_callback(ProgressLine())
         if args.num_train_epochs > 1:
