@@ -180,3 +180,9 @@ def test_what_is_known_of_completions_fits_them(values, why):
 def test_read_outs_that_no_head_has_are_refused(values):
     with pytest.raises(ValueError, match="read-out of kind"):
         ReadOut(**values)
+
+
+def test_a_weighted_rating_needs_all_of_its_attributes():
+    group = PromptGroup("p", ["a", "b"], attributes=[{"help": 4, "length": 1}, {"help": 3}])
+    assert group.weighted_ratings({"help": 0.5, "length": -1}) == (1.0, None)
+    assert PromptGroup("p", ["a"]).weighted_ratings({"help": 1.0}) == (None,)

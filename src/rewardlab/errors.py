@@ -49,6 +49,10 @@ class CompletionTooLongError(DataError):
     """A completion that does not fit the maximum length even with all of its prompt cut away."""
 
 
+class CompletionOfSeveralTurnsError(DataError):
+    """A completion with turns that are not the model's, where every completion token is read."""
+
+
 class StepBoundaryError(DataError):
     """A solution whose steps cannot be told apart in its token ids."""
 

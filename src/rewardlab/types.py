@@ -275,6 +275,23 @@ class PromptGroup:
             if pair.chosen == pair.rejected or not all(0 <= i < count for i in (pair.chosen, pair.rejected)):
                 raise ValueError(f"{pair} does not name two of the {count} completions")
 
+    def weighted_ratings(self, attribute_weights: Mapping[str, float]) -> tuple[float | None, ...]:
+        """What each completion's rating is if it is a weighted sum of its attributes.
+
+        Args:
+            attribute_weights: Attribute -> weight.
+
+        Returns:
+            K ratings; None where a completion lacks one of these attributes.
+        """
+        given = self.attributes or ({},) * len(self.completions)
+        return tuple(
+            sum(weight * attributes[name] for name, weight in attribute_weights.items())
+            if attribute_weights.keys() <= attributes.keys()
+            else None
+            for attributes in given
+        )
+
     @property
     def prompt_key(self) -> str:
         """Equal for two groups if and only if their prompts render alike; splits and intervals go by it."""

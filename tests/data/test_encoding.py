@@ -9,7 +9,13 @@ from transformers import PreTrainedTokenizerFast
 
 from rewardlab.data.encoding import Encoder, common_prefix_length
 from rewardlab.data.template import seal_chat_template
-from rewardlab.errors import CheckpointError, CompletionTooLongError, DataError, StepBoundaryError
+from rewardlab.errors import (
+    CheckpointError,
+    CompletionOfSeveralTurnsError,
+    CompletionTooLongError,
+    DataError,
+    StepBoundaryError,
+)
 from rewardlab.types import PromptGroup, ReadOut
 
 LONG = PromptGroup(
@@ -209,3 +215,15 @@ def test_a_template_that_swallows_separators_is_found_out(tokenizer: PreTrainedT
     encoder = Encoder(tokenizer, 64, ReadOut("step", "min", 2, "<|step|>"))
     with pytest.raises(StepBoundaryError, match="has 2 steps, and its ids 0 boundaries"):
         encoder.encode(PromptGroup("Hi", ["a<|step|>b"]))
+
+
+def test_a_completion_of_several_turns_is_refused_where_each_of_its_tokens_is_read(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """The user's words in it are not the model's; at its last token, or at steps' ends, it can be read."""
+    seal_chat_template(tokenizer)
+    turns = [{"role": r, "content": c} for r, c in (("assistant", "let"), ("user", "go on"), ("assistant", "4"))]
+    group = PromptGroup("Hi", ["x", turns])
+    with pytest.raises(CompletionOfSeveralTurnsError, match="completion 1 has several turns"):
+        Encoder(tokenizer, 64, ReadOut("token", "mean")).encode(group)
+    assert Encoder(tokenizer, 64).encode(group).sequences

@@ -11,9 +11,17 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig
 
 from rewardlab.errors import CheckpointError, ConfigError
+from rewardlab.modeling.checkpoint import Provenance, save_reward_model
 from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.head import Float32Head
-from rewardlab.modeling.preparing import LoraOptions, inner_model, merged, prepare_for_training
+from rewardlab.modeling.preparing import (
+    LoraOptions,
+    inner_model,
+    merged,
+    prepare_for_training,
+    require_fitting_head,
+)
+from rewardlab.types import ReadOut
 
 SEQUENCES = [[1, 9, 10, 11, 2], [1, 20, 21, 2]]
 
@@ -131,3 +139,40 @@ def test_an_encoder_without_pooler_gets_a_new_one(tmp_path: Path, minilm_path: P
     prepared = prepare_for_training(tmp_path, seed=0)
     assert prepared.new_head
     assert "pooler" in caplog.text  # type: ignore[attr-defined]
+
+
+def test_a_head_of_another_kind_is_drawn_anew(
+    base_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An outcome model's head has the shape of a reward model's, and means something else."""
+    outcome = prepare_for_training(base_model, seed=1, read_out=ReadOut("token", "mean"))
+    save_reward_model(
+        tmp_path / "orm",
+        inner_model(outcome.model),
+        outcome.tokenizer,
+        outcome.template,
+        max_length=64,
+        provenance=Provenance({"name": "outcome"}),
+        read_out=ReadOut("token", "mean"),
+    )
+    again = prepare_for_training(tmp_path / "orm", seed=2, read_out=ReadOut("token", "mean"))
+    assert not again.new_head
+    assert "of the objective outcome" in caplog.text
+    other = prepare_for_training(tmp_path / "orm", seed=2)
+    assert other.new_head
+    assert "a head of the kind token with 1 outputs, which does not fit" in caplog.text
+    assert not torch.equal(inner_model(other.model).score.weight, inner_model(again.model).score.weight)
+
+
+@pytest.mark.parametrize("separator", ["<eos>", "<bos>"])
+def test_a_token_with_another_meaning_is_no_separator(base_model: Path, separator: str) -> None:
+    with pytest.raises(ConfigError, match="a token with another meaning"):
+        prepare_for_training(base_model, seed=0, read_out=ReadOut("step", "min", 2, separator))
+
+
+def test_a_head_of_another_kind_cannot_be_trained(base_model: Path) -> None:
+    model = inner_model(prepare_for_training(base_model, seed=0).model)
+    require_fitting_head(model, ReadOut())
+    for read_out in (ReadOut("token", "mean"), ReadOut("step", "min", 3, "<|step|>")):
+        with pytest.raises(ConfigError, match=r"cannot be read per (token|step)"):
+            require_fitting_head(model, read_out)

@@ -253,7 +253,7 @@ def test_a_beta_that_is_not_above_zero_is_refused(models: tuple[Path, Path], bet
 
 
 def test_options_that_cannot_be_used_are_refused(models: tuple[Path, Path]) -> None:
-    with pytest.raises(ConfigError, match="aggregation .mean.: an implicit reward is one score"):
+    with pytest.raises(ConfigError, match="an implicit reward is one score"):
         ImplicitRewardScorer.from_pretrained(*models, aggregation="mean")
     with pytest.raises(ConfigError, match="max_length 999"):
         ImplicitRewardScorer.from_pretrained(*models, max_length=999)

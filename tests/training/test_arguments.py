@@ -69,3 +69,9 @@ def test_read_outs_are_those_of_the_objective() -> None:
     assert read_out_of({"objective": "process", "step_split": ""}) == ReadOut("step", "min", 3, "<|step|>")
     named = RewardArguments("unused", objective="process", step_classes=2, step_separator="ки", aggregation="product")
     assert named.read_out == ReadOut("step", "product", 2, "ки", "\n")
+
+
+@pytest.mark.parametrize(("share", "steps", "expected"), [(0.03, 1, 0), (0.03, 100, 3), (0.1, 19, 1), (5, 100, 5)])
+def test_a_short_run_is_not_all_warm_up(share: float, steps: int, expected: int) -> None:
+    """The first step of a warm-up has the rate 0: transformers rounds up, and a run of one step would learn nothing."""
+    assert RewardArguments("unused", warmup_steps=share).get_warmup_steps(steps) == expected

@@ -15,7 +15,7 @@ from rewardlab.errors import DataError
 from rewardlab.modeling.engine import Planner
 from rewardlab.modeling.preparing import prepare_for_training
 from rewardlab.training.arguments import RewardArguments
-from rewardlab.training.batches import EncodedDataset, GroupCollator, encode_groups, repeated_prompts_note
+from rewardlab.training.batches import EncodedDataset, GroupCollator, encode_groups, repeated_prompts_note, ties_note
 from rewardlab.training.supervision import Supervision, supervision_of
 from rewardlab.types import Pair, PromptGroup
 
@@ -142,3 +142,13 @@ def test_parts_hold_each_group_once_under_the_budget(
         pairs += len(part.targets.chosen)
     assert pairs == len(groups)
     assert (len(batch["parts"]) == 1) == (budget == 1000)
+
+
+def test_ties_are_told_under_bradley_terry_and_ties_alone_point_to_davidson(encoder: Encoder) -> None:
+    rows = [PromptGroup(f"p{i}", ["a", "b"], [Pair(tie=i < 2)]) for i in range(5)]
+    assert str(ties_note(encoded(rows, encoder))).startswith("2 of 5 pairs are ties: ")
+    assert ties_note(encoded(rows[2:], encoder)) is None
+    with pytest.raises(DataError, match="2 dropped, 0 quarantined") as caught:
+        encode_groups(rows[:2], encoder, supervision("grouped_pairs")).required("training")
+    assert "(2 × only ties)" in caught.value.message
+    assert "--objective davidson" in caught.value.hint

@@ -71,7 +71,7 @@ def test_too_much_that_cannot_be_encoded_stops_the_run(
     base_model: Path, tmp_path: Path, pairs: list[PromptGroup]
 ) -> None:
     groups = [*pairs[:4], PromptGroup("Hi", ["good", "word " * 400], [Pair()], source="pairs.jsonl:9")]
-    with pytest.raises(DataError, match="1 of 5 groups cannot be encoded, at most 5% may be"):
+    with pytest.raises(DataError, match="1 of 5 rows cannot be used, at most 5% may be"):
         train_reward_model(model=base_model, train_groups=groups, output_dir=tmp_path / "rm", overrides=FAST)
 
 

@@ -62,7 +62,7 @@ def encoded(*groups: PromptGroup, readouts: int = 0) -> list[EncodedGroup]:
 
 def test_every_objective_has_its_supervision() -> None:
     for name in OBJECTIVES:
-        assert supervision(name).needs
+        assert supervision(name).lacks(PromptGroup("p", ["a"]))
 
 
 # -- pairs -----------------------------------------------------------------------------------------------------------
@@ -208,10 +208,9 @@ def test_ranking_targets_are_dense_and_padded() -> None:
 
 def test_ratings_are_own_or_weighted_attributes() -> None:
     group = PromptGroup("p", ["a", "b"], ratings=[3, None], attributes=[{"help": 4, "length": 1}, {}])
-    assert ratings_of(group, None) == [3, None]
-    assert ratings_of(group, {"help": 0.5, "length": -1.0}) == [1.0, None]
-    with pytest.raises(DataError, match="completion 0 has no 'truth', only help, length"):
-        ratings_of(group, {"truth": 1.0})
+    assert ratings_of(group, None) == (3, None)
+    assert ratings_of(group, {"help": 0.5, "length": -1.0}) == (1.0, None)
+    assert ratings_of(group, {"help": 0.5, "truth": 1.0}) == (None, None)
 
 
 def test_rating_targets_leave_out_what_nobody_rated() -> None:
@@ -298,7 +297,8 @@ def test_a_single_row_of_another_kind_is_quarantined(sealed: PreTrainedTokenizer
     data = encode_groups(groups, Encoder(sealed, 64), named)
     assert [e.group for e in data.examples] == groups[:1]
     assert [reason for _, reason in data.quarantined] == [
-        f"nothing to learn from: rows.jsonl:{i}: no ratings of help, truth" for i in (2, 3)
+        "nothing to learn from: rows.jsonl:2: no rating of truth",
+        "nothing to learn from: rows.jsonl:3: no rating of help, truth",
     ]
 
 

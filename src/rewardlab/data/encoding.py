@@ -22,7 +22,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rewardlab.data.template import render, tokenize
-from rewardlab.errors import CheckpointError, CompletionTooLongError, DataError, StepBoundaryError
+from rewardlab.errors import (
+    CheckpointError,
+    CompletionOfSeveralTurnsError,
+    CompletionTooLongError,
+    DataError,
+    StepBoundaryError,
+)
 from rewardlab.types import Message, PromptGroup, ReadOut, Step, Text, conversation
 
 if TYPE_CHECKING:
@@ -115,6 +121,7 @@ class Encoder:
         rendered: list[tuple[PromptGroup, list[str]] | DataError] = []
         for group in groups:
             try:
+                self._require_one_turn(group)
                 marked = self.marked(group)
                 answered = [self._render(group, conversation(group.prompt, c)) for c in marked.completions]
                 rendered.append((marked, answered + self._without_answer(group)))
@@ -144,6 +151,15 @@ class Encoder:
             prefix_length = common_prefix_length(fitted)
             results.append(EncodedGroup(group, tuple(map(tuple, fitted)), prefix_length, truncated, readouts))
         return results
+
+    def _require_one_turn(self, group: PromptGroup) -> None:
+        """Refuse a completion of several turns where each of its tokens is read: not all of them are the model's."""
+        several = [i for i, c in enumerate(group.completions) if not isinstance(c, str) and len(c) > 1]
+        if self.read_out.kind == "token" and several:
+            raise CompletionOfSeveralTurnsError(
+                f"{group.name}: completion {several[0]} has several turns, and each of its tokens would be read",
+                hint="put all turns but the last into the prompt",
+            )
 
     def marked(self, group: PromptGroup) -> PromptGroup:
         """The group as it is rendered: of a process model, with the separator after every step, and all steps told.
@@ -254,7 +270,11 @@ class Encoder:
 
 def reason_of(error: DataError) -> str:
     """Why a group could not be encoded, as ledgers count it: ``"kind: detail"``."""
-    kinds = {CompletionTooLongError: "completion too long", StepBoundaryError: "step boundaries unclear"}
+    kinds = {
+        CompletionTooLongError: "completion too long",
+        CompletionOfSeveralTurnsError: "completion of several turns",
+        StepBoundaryError: "step boundaries unclear",
+    }
     return f"{kinds.get(type(error), 'chat template refused')}: {error.message}"
 
 

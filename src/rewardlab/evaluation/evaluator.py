@@ -7,6 +7,7 @@ is measured is :mod:`rewardlab.metrics`'.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from rewardlab.metrics.known import Evaluation, evaluate_known, require_known
@@ -98,13 +99,21 @@ class Evaluator:
             progress: Whether the scorer shows a progress bar.
 
         Returns:
-            A part for each kind of knowledge that there is. Judged steps are compared with step scores where the scorer
+            A part for each kind of knowledge that there is. Attributes are rated by the weights the model was trained
+            with, where it was. Judged steps are compared with step scores where the scorer
             has them; the solutions' own scores are compared with "no step is an error" in any case.
 
         Raises:
             DataError: See :func:`~rewardlab.metrics.known.require_known`.
         """
         require_known(groups)
+        contract = getattr(self.scorer, "contract", None)
+        weights = contract.objective.get("attribute_weights") if contract is not None else None
+        if weights:  # the model was trained on this sum: its rating is that
+            groups = [
+                replace(group, ratings=group.weighted_ratings(weights)) if group.attributes else group
+                for group in groups
+            ]
         read_out = getattr(self.scorer, "read_out", None)
         step_scores: Sequence[Sequence[Sequence[float]]] | None = None
         if isinstance(self.scorer, StepScorer) and self.scorer.has_steps:

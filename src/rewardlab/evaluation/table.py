@@ -138,15 +138,23 @@ def _outcomes(what: str, result: OutcomeResult, confidence: float) -> Table:
     table.add("AUC", result.auc, _area, "0.5 is chance", "bold")
     table.add("  of the length", result.longer_auc, _area, _LENGTH, "dim")
     table.add("  of shortness", result.shorter_auc, _area, _LENGTH, "dim")
-    table.add("accuracy at P > 1/2", result.accuracy, _percent, "P is sigmoid(score)")
+    # A preference model's scores have no zero: only their order says something.
+    note = "P is sigmoid(score)" if result.aggregation else "only if 0 means something"
+    table.add("accuracy at P > 1/2", result.accuracy, _percent, note)
     table.add("  the commoner", result.majority, _percent, "no model", "dim")
     table.add("log loss", result.log_loss, _decimal, f"{math.log(2):.4f} is a coin flip")
     table.add("Brier score", result.brier, _decimal, "0.25 is a coin flip")
     if result.pairwise_accuracy:
-        table.add("pairwise accuracy", result.pairwise_accuracy, _percent, "same prompt, 50 % chance")
+        table.add("pairwise accuracy", result.pairwise_accuracy, _percent, f"of {result.num_pairs:,}, 50 % is chance")
     if result.best_of:
         best = result.best_of
-        table.add(f"best of {best.completions_per_prompt:.3g}", best.accuracy, _percent, "is correct", "bold")
+        table.add(
+            f"best of {best.completions_per_prompt:.3g}",
+            best.accuracy,
+            _percent,
+            f"of {best.num_prompts:,} prompts",
+            "bold",
+        )
         table.add("  any at random", best.random, _percent, "no model", "dim")
         table.add("  the longest", best.longest, _percent, _LENGTH, "dim")
         table.add("  the shortest", best.shortest, _percent, _LENGTH, "dim")

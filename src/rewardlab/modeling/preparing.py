@@ -120,7 +120,7 @@ def prepare_for_training(
             f"{folder}: transformers has no {name} class for model type {config.model_type!r}",
             hint="choose a model family that has one (Llama, Qwen, Mistral, Gemma, BERT, DeBERTa, ModernBERT, ...)",
         )
-    model, new_head, new_layers = _load_base(folder, config, mode, lora, classes, trust_remote_code=trust_remote_code)
+    model, new_head, new_layers = _load_base(folder, config, mode, lora, read_out, trust_remote_code=trust_remote_code)
     require_finite(folder, model)
     _use_distinct_pad(model, tokenizer, template)
     if read_out.separator is not None:
@@ -158,6 +158,21 @@ def set_dropout_to_zero(model: nn.Module) -> None:
     """
     for module, field in _random_fields(model, adapters=False):
         setattr(module, field, 0.0)
+
+
+def require_fitting_head(model: PreTrainedModel, read_out: ReadOut) -> None:
+    """Refuse a model whose head is not of the kind that is to be trained.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    is_token = "TokenClassification" in type(model).__name__
+    if is_token == (read_out.kind == "sequence") or model.config.num_labels != read_out.num_classes:
+        raise ConfigError(
+            f"{type(model).__name__} with {model.config.num_labels} labels cannot be read per {read_out.kind} with "
+            f"{read_out.num_classes}",
+            hint="prepare the model for the objective: prepare_for_training(..., read_out=arguments.read_out)",
+        )
 
 
 def require_distinct_pad(pad_id: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -215,14 +230,14 @@ def _set_labels(config: PreTrainedConfig, read_out: ReadOut) -> None:
 
 
 def _load_base(
-    folder: Path, config: PreTrainedConfig, mode: Mode, lora: LoraOptions, classes: Any, *, trust_remote_code: bool
+    folder: Path, config: PreTrainedConfig, mode: Mode, lora: LoraOptions, read_out: ReadOut, *, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, bool, set[str]]:
     """The model, whether its head is new, and which other parameters are."""
     quantization: dict[str, Any] = {}
     if mode == "lora" and lora.load_in_4bit:
         quantization["quantization_config"] = _four_bit_config()
     with quiet_transformers():
-        model, report = classes.from_pretrained(
+        model, report = model_class(read_out.kind).from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -249,11 +264,14 @@ def _load_base(
     if new_layers:
         logger.warning("%s has no %s: these start anew, with the head", folder, ", ".join(new_layers))
     before = load_contract(folder)
+    # The heads of two kinds can have one shape, and still mean other things.
+    new_head = new_head or (before is not None and before.head.kind != read_out.kind)
     if not new_head:
         of = f", of the objective {before.objective.get('name')}" if before else ""
         logger.warning("%s already has a trained head%s: training goes on from it", folder, of)
     elif before is not None:
-        logger.warning("%s is a model of kind %s: its head does not fit and starts anew", folder, before.head.kind)
+        what = f"{before.head.kind} with {before.head.num_classes} outputs"
+        logger.warning("%s has a head of the kind %s, which does not fit: it starts anew", folder, what)
     return model, new_head, set(new_layers)
 
 

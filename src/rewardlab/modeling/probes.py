@@ -2,7 +2,8 @@
 
 They are written here rather than taken from the user's data: a checkpoint is shared, and training data may hold what
 must not be shared with it. They are chosen to notice what goes wrong in practice: a lost head (two answers to one
-question), a moved read-out (answers of very different length), another template (system turn, several turns), a double
+question), a moved read-out (answers of very different length), another aggregation (an answer of several steps, one of
+them wrong), another template (system turn, several turns), a double
 BOS, another truncation rule (one conversation longer than the limit), another tokenizer (white space, code, several
 scripts).
 """
@@ -33,6 +34,10 @@ _PROBES: tuple[tuple[tuple[tuple[str, str], ...], str], ...] = (
     (
         (("system", "Answer in one sentence."), ("user", "Why is the sky blue?")),
         "Air scatters blue light more than red.",
+    ),
+    (
+        (("user", "What is 12 times 13?"),),
+        "12 times 10 is 120.\n12 times 3 is 35.\nWe add both.\nThe answer is 155.",
     ),
     (
         (("user", "Write a function that adds two numbers."),),

@@ -92,6 +92,14 @@ class RewardArguments(TrainingArguments):
         if self.device.type != "cuda":
             self.dataloader_pin_memory = False  # pinning serves copies to a GPU; without one torch only warns
 
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Steps of the warm-up; a share is rounded down, so that a short run is not all warm-up.
+
+        transformers rounds up, and the first step of a warm-up has the rate 0: a run of one step would learn nothing.
+        """
+        share = float(self.warmup_steps)
+        return int(share) if share >= 1 else int(num_training_steps * share)
+
     def objective_values(self) -> dict[str, Any]:
         """All fields by name, of which an objective takes what it knows."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if hasattr(self, name)}

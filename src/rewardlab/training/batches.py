@@ -19,6 +19,10 @@ from rewardlab.modeling.engine import Forward, Planner
 from rewardlab.training.supervision import Supervision
 from rewardlab.types import PromptGroup
 
+_HINTS = {
+    "completion too long": "raise max_length if the model allows it",
+    "only ties": "ties can be learned from with --objective davidson",
+}
 _FEW_SHARED_PAIRS = 0.05  # below this share of the pairs, groups with several of them change nothing worth a word
 
 
@@ -54,13 +58,18 @@ class EncodedDataset:
         """
         if not self.examples:
             reasons = Counter(reason_kind(reason) for _, reason in self.dropped + self.quarantined)
-            told = "; ".join(f"{count} × {kind}" for kind, count in reasons.most_common(3))
-            hint = "raise max_length" if "completion too long" in reasons else "docs/objectives.md says what rows need"
+            hint = _HINTS.get(reasons.most_common(1)[0][0], "docs/objectives.md says what rows need")
             raise DataError(
-                f"no {name} group is left: {len(self.dropped)} dropped, {len(self.quarantined)} quarantined ({told})",
+                f"no {name} group is left: {len(self.dropped)} dropped, {len(self.quarantined)} quarantined "
+                f"({self.told()})",
                 hint=f"{hint}; `rewardlab data check` shows what is in the rows",
             )
         return self
+
+    def told(self) -> str:
+        """Why rows were left out, the commonest reasons with their counts."""
+        reasons = Counter(reason_kind(reason) for _, reason in self.dropped + self.quarantined)
+        return "; ".join(f"{count} × {kind}" for kind, count in reasons.most_common(3))
 
 
 def encode_groups(
@@ -94,8 +103,9 @@ def encode_groups(
     quarantined: list[tuple[PromptGroup, str]] = []
     supervision.require(groups)
     for group, item in zip(groups, encoder.encode_many(groups), strict=True):
-        if not supervision.has(group):
-            quarantined.append((group, f"nothing to learn from: {group.name}: no {supervision.needs}"))
+        missing = supervision.lacks(group)
+        if missing is not None:
+            quarantined.append((group, f"nothing to learn from: {group.name}: no {missing}"))
             continue
         useless = supervision.useless(group)
         if isinstance(item, DataError):
@@ -125,6 +135,18 @@ def encode_groups(
         dropped_pairs=dropped_pairs,
         quarantined=quarantined,
         num_truncated=sum(bool(example.truncated) for example in examples),
+    )
+
+
+def ties_note(data: EncodedDataset) -> str | None:
+    """What to say under ``bradley_terry`` where pairs are ties; None where none is."""
+    pairs = [pair for example in data.examples for pair in example.group.pairs]
+    ties = sum(pair.tie for pair in pairs)
+    if not ties:
+        return None
+    return (
+        f"{ties} of {len(pairs)} pairs are ties: bradley_terry takes each as half a win for either side, "
+        "--objective davidson also learns how likely ties are"
     )
 
 

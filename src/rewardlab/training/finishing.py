@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,9 @@ def save_trained(
     scores = [[score_of(of_one, read_out) for of_one in of_group] for of_group in outputs]
     held_out_groups = [example.group for example in examples] if held else []
     steps = step_scores_of(outputs, read_out) if read_out.kind == "step" else None
-    held_out = evaluate_known(held_out_groups, scores, steps, aggregation=read_out.aggregation) if held else None
+    weights = arguments.attribute_weights
+    rated = [replace(g, ratings=g.weighted_ratings(weights)) if weights else g for g in held_out_groups]
+    held_out = evaluate_known(rated, scores, steps, aggregation=read_out.aggregation) if held else None
     report("saving, loading again and verifying")
     verification = save_reward_model(
         Path(folder),

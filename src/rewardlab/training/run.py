@@ -29,6 +29,7 @@ from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner
 from rewardlab.training.arguments import RewardArguments, read_out_of, require_objective
 from rewardlab.training.batches import EncodedDataset
 from rewardlab.training.finishing import SavedModel, groups_fingerprint, groups_per_step
+from rewardlab.training.objective_parameters import learned_values
 from rewardlab.training.presets import PRESETS, Preset
 from rewardlab.training.trainer import RewardTrainer
 from rewardlab.types import PromptGroup
@@ -137,8 +138,9 @@ def train_reward_model(
         template=prepared.template,
     )
     report(
-        f"mode {preset_name}: learning rate {arguments.learning_rate:g}, {groups_per_step(trainer)} groups a step, at "
-        f"most {arguments.max_length} tokens, {'bfloat16' if arguments.bf16 else 'float32'}"
+        f"{arguments.objective}, mode {preset_name}: learning rate {arguments.learning_rate:g}, "
+        f"{groups_per_step(trainer)} groups a step, at most {arguments.max_length} tokens, "
+        f"{'bfloat16' if arguments.bf16 else 'float32'}"
     )
     data = trainer.train_data
     _account(
@@ -162,6 +164,7 @@ def train_reward_model(
         + (f", {len(data.dropped_pairs)} without such of their pairs as are identical" if data.dropped_pairs else "")
         + (f", in {len(data.examples)} groups" if len(data.examples) < len(data.groups) else "")
         + (f", {len(trainer.eval_data.examples)} of {len(eval_groups or ())} held out" if trainer.eval_data else "")
+        + (f"; left out: {data.told()}" if data.told() else "")
     )
     manifest = {
         "base_model": str(model),
@@ -183,6 +186,8 @@ def train_reward_model(
     if not trainer.is_world_process_zero():
         raise SystemExit(0)  # one process saves; the others have nothing left to do
 
+    for name, value in learned_values(trainer.objective).items():
+        report(f"learned beside the model: {name} = {value:.4g}")
     saved = trainer.save_reward_model(
         output_dir, training={"base_model": str(model), "mode": preset_name}, files=sources, report=report
     )
@@ -326,7 +331,8 @@ def _account(
             file.write(json.dumps(record) + "\n")
     if len(data.quarantined) > max_bad_fraction * num_groups:
         raise DataError(
-            f"{len(data.quarantined)} of {num_groups} groups cannot be encoded, at most {max_bad_fraction:.0%} may be; "
+            f"{len(data.quarantined)} of {num_groups} rows cannot be used, at most {max_bad_fraction:.0%} may be; "
             f"the first: {data.quarantined[0][1]}",
-            hint=f"see {quarantine}; raise max_length or max_bad_fraction",
+            hint=f"{quarantine} has them all; repair them, raise max_length where they are too long, or allow more "
+            "(max_bad_fraction)",
         )

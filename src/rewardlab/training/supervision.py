@@ -46,17 +46,15 @@ class Supervision:
     """What one objective, under one run's arguments, learns from.
 
     Attributes:
-        needs: What a row must have, in words, for errors.
-        has: Whether a row has it.
-        useless: Why a row that has it still teaches nothing (``"kind: detail"``); None for a row that does.
+        lacks: What a row would need and has not, in words; None for a row that has it.
+        useless: Why a row that lacks nothing still teaches nothing (``"kind: detail"``); None for a row that does.
         targets: Some groups -> their targets, as indices into the flat list of their read-outs.
         metrics: Scores, each (read-outs,) or (read-outs, classes), with their targets -> what is logged of them.
         compares_pairs: Whether a pair whose two sides have the same ids says nothing.
         settings: The arguments it goes by, for the contract.
     """
 
-    needs: str
-    has: Callable[[PromptGroup], bool]
+    lacks: Callable[[PromptGroup], str | None]
     useless: Callable[[PromptGroup], str | None]
     targets: Callable[[Sequence[EncodedGroup]], Any]
     metrics: Callable[[Sequence[tuple[Tensor, Any]]], dict[str, float]]
@@ -69,9 +67,9 @@ class Supervision:
         Raises:
             DataError: None has.
         """
-        if groups and not any(self.has(group) for group in groups):
+        if groups and all(self.lacks(group) for group in groups):
             raise DataError(
-                f"{groups[0].name}: no {self.needs}" + (", nor in any other row" if len(groups) > 1 else ""),
+                f"{groups[0].name}: no {self.lacks(groups[0])}" + (", nor in any other row" if len(groups) > 1 else ""),
                 hint="docs/objectives.md says which objective fits which data; docs/data.md which columns are read",
             )
 
@@ -134,7 +132,9 @@ def _margin(group: PromptGroup, pair: Pair, margin_from: str, margin_scale: floa
         raise DataError(f"{group.name}: {error.message}", hint=error.hint) from error
 
 
-def _pairs(arguments: RewardArguments, *, strict: bool = False, strength: bool = False) -> Supervision:
+def _pairs(
+    arguments: RewardArguments, *, strict: bool = False, strength: bool = False, settings: tuple[str, ...] = ()
+) -> Supervision:
     def useless(group: PromptGroup) -> str | None:
         for pair in group.pairs:  # before the run, not in the middle of it
             _margin(group, pair, arguments.margin_from, arguments.margin_scale)
@@ -146,13 +146,12 @@ def _pairs(arguments: RewardArguments, *, strict: bool = False, strength: bool =
         return "only ties: no pair is strict" if strict and all(pair.tie for pair in group.pairs) else None
 
     return Supervision(
-        needs="preference between its completions",
-        has=lambda group: bool(group.pairs),
+        lacks=lambda group: None if group.pairs else "preference between its completions",
         useless=useless,
         targets=lambda examples: pair_targets(examples, arguments.margin_from, arguments.margin_scale),
         metrics=pair_metrics,
         compares_pairs=True,
-        settings=("margin_from", *(() if arguments.margin_from == "column" else ("margin_scale",))),
+        settings=("margin_from", *(() if arguments.margin_from == "column" else ("margin_scale",)), *settings),
     )
 
 
@@ -247,8 +246,9 @@ def ranking_targets(examples: Sequence[EncodedGroup]) -> RankingTargets:
 
 def _rankings(arguments: RewardArguments) -> Supervision:
     return Supervision(
-        needs="ranking of its completions, nor a preference between them",
-        has=lambda group: bool(group.rankings or group.pairs),
+        lacks=lambda group: (
+            None if group.rankings or group.pairs else "ranking of, nor preference between, completions"
+        ),
         useless=lambda group: None,
         targets=ranking_targets,
         metrics=ranking_metrics,
@@ -258,34 +258,25 @@ def _rankings(arguments: RewardArguments) -> Supervision:
 # -- ratings ---------------------------------------------------------------------------------------------------------
 
 
-def ratings_of(group: PromptGroup, attribute_weights: dict[str, float] | None) -> list[float | None]:
-    """The rating of each completion: its own, or the weighted sum of its attributes.
+def ratings_of(group: PromptGroup, attribute_weights: dict[str, float] | None) -> Sequence[float | None]:
+    """The rating of each completion: its own, or the weighted sum of its attributes; None where it has none.
 
     Args:
         group: The group.
         attribute_weights: Attribute -> weight; None to take the ratings as they came.
 
     Raises:
-        DataError: A completion with attributes lacks one of those that are weighted, or none is weighted.
+        DataError: The row rates attributes, and none is weighted.
     """
-    if attribute_weights is None:
-        if any(group.attributes) and not group.ratings:
-            named = ", ".join(sorted({name for attributes in group.attributes for name in attributes}))
-            raise DataError(
-                f"{group.name}: rates attributes ({named}), and attribute_weights says of none what it counts",
-                hint="for example --set 'attribute_weights={helpfulness: 1.0}'",
-            )
-        return list(group.ratings) or [None] * len(group.completions)
-    found: list[float | None] = []
-    for number, attributes in enumerate(group.attributes or ({},) * len(group.completions)):
-        missing = sorted(set(attribute_weights) - set(attributes))
-        if attributes and missing:
-            raise DataError(
-                f"{group.name}: completion {number} has no {missing[0]!r}, only {', '.join(sorted(attributes))}",
-                hint="attribute_weights may only name attributes that every row has",
-            )
-        found.append(sum(w * attributes[a] for a, w in attribute_weights.items()) if attributes else None)
-    return found
+    if attribute_weights is not None:
+        return group.weighted_ratings(attribute_weights)
+    if any(group.attributes) and not group.ratings:
+        named = ", ".join(sorted({name for attributes in group.attributes for name in attributes}))
+        raise DataError(
+            f"{group.name}: rates attributes ({named}), and attribute_weights says of none what it counts",
+            hint="for example --set 'attribute_weights={helpfulness: 1.0}'",
+        )
+    return group.ratings or (None,) * len(group.completions)
 
 
 def rating_targets(examples: Sequence[EncodedGroup], attribute_weights: dict[str, float] | None) -> RatingTargets:
@@ -312,14 +303,16 @@ def rating_targets(examples: Sequence[EncodedGroup], attribute_weights: dict[str
 def _ratings(arguments: RewardArguments) -> Supervision:
     weights = arguments.attribute_weights
 
-    def has(group: PromptGroup) -> bool:
-        if weights is not None and not all(weights.keys() <= given.keys() for given in group.attributes if given):
-            return False
-        return any(rating is not None for rating in ratings_of(group, weights))
+    def lacks(group: PromptGroup) -> str | None:
+        if any(rating is not None for rating in ratings_of(group, weights)):
+            return None
+        if weights is None:
+            return "rating (column scores, rating or score)"
+        rated = {name for attributes in group.attributes for name in attributes}
+        return f"rating of {', '.join(sorted(weights.keys() - rated) or weights)}"
 
     return Supervision(
-        needs="rating (column scores, rating or score)" if weights is None else f"ratings of {', '.join(weights)}",
-        has=has,
+        lacks=lacks,
         useless=lambda group: None,
         targets=lambda examples: rating_targets(examples, weights),
         metrics=rating_metrics,
@@ -354,8 +347,7 @@ def step_targets(examples: Sequence[EncodedGroup], step_classes: int) -> StepTar
 
 def _outcomes(arguments: RewardArguments) -> Supervision:
     return Supervision(
-        needs="outcome (column label or labels)",
-        has=lambda group: bool(group.labels),
+        lacks=lambda group: None if group.labels else "outcome (column label or labels)",
         useless=lambda group: "no outcome: all labels are null" if not _known(group.labels) else None,
         targets=token_targets,
         metrics=token_metrics,
@@ -368,8 +360,7 @@ def _steps(arguments: RewardArguments) -> Supervision:
         return "no step label: all are null" if not _known(labels) else None
 
     return Supervision(
-        needs="steps with labels",
-        has=lambda group: bool(group.steps) and all(group.steps),
+        lacks=lambda group: None if group.steps and all(group.steps) else "steps with labels",
         useless=useless,
         targets=lambda examples: step_targets(examples, arguments.step_classes),
         metrics=step_metrics,
@@ -384,7 +375,7 @@ _MAKERS: dict[str, Callable[[RewardArguments], Supervision]] = {
     "bradley_terry": _pairs,
     "grouped_pairs": lambda arguments: _pairs(arguments, strict=True),
     "scaled_bradley_terry": lambda arguments: _pairs(arguments, strength=True),
-    "davidson": _pairs,
+    "davidson": lambda arguments: _pairs(arguments, settings=("objective_learning_rate",)),
     "plackett_luce": _rankings,
     "regression": _ratings,
     "outcome": _outcomes,

@@ -10,6 +10,7 @@ transformers'.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -31,7 +32,13 @@ from rewardlab.modeling.head import head_name, is_decoder, use_float32_head
 from rewardlab.modeling.loading import position_limit
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.prefix_tree import TokenCount, count_tokens
-from rewardlab.modeling.preparing import drops_out, inner_model, require_distinct_pad, set_dropout_to_zero
+from rewardlab.modeling.preparing import (
+    drops_out,
+    inner_model,
+    require_distinct_pad,
+    require_fitting_head,
+    set_dropout_to_zero,
+)
 from rewardlab.objectives import Objective, build_objective, parameters_of
 from rewardlab.training import objective_parameters
 from rewardlab.training.arguments import RewardArguments
@@ -43,6 +50,7 @@ from rewardlab.training.batches import (
     collate_features,
     encode_groups,
     repeated_prompts_note,
+    ties_note,
 )
 from rewardlab.training.finishing import SavedModel, save_trained
 from rewardlab.training.part_step import PartStep, in_order
@@ -82,9 +90,10 @@ class RewardTrainer(Trainer):
         layout: Which layout the engine has chosen, and why; None before anything was scored.
 
     Example:
-        >>> prepared = prepare_for_training("my-base-model", seed=0)  # doctest: +SKIP
+        >>> arguments = RewardArguments("runs/1", objective="plackett_luce")  # doctest: +SKIP
+        >>> prepared = prepare_for_training("my-base-model", seed=0, read_out=arguments.read_out)  # doctest: +SKIP
         >>> trainer = RewardTrainer(
-        ...     prepared.model, RewardArguments("runs/1"), groups, processing_class=prepared.tokenizer
+        ...     prepared.model, arguments, groups, processing_class=prepared.tokenizer
         ... )  # doctest: +SKIP
         >>> trainer.train()  # doctest: +SKIP
         >>> trainer.save_reward_model("my-rm")  # doctest: +SKIP
@@ -112,6 +121,7 @@ class RewardTrainer(Trainer):
             logger.warning("chat template: %s", change)
         self.template = template or sealed
         require_distinct_pad(text_config.pad_token_id, processing_class)
+        require_fitting_head(inner_model(model), args.read_out)
         limit = position_limit(text_config, processing_class)
         if limit is not None and args.max_length > limit:
             raise ConfigError(
@@ -282,11 +292,18 @@ class RewardTrainer(Trainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The optimiser transformers makes, with the objective's own parameters in it."""
         optimizer = super().create_optimizer(*args, **kwargs)
+        if self.lr_scheduler is not None and any(True for _ in self.objective.parameters()):
+            raise ConfigError(
+                f"{self.args.objective} learns a parameter that the schedule you passed does not know",
+                hint="pass no scheduler: lr_scheduler_type and objective_learning_rate say the same",
+            )
         objective_parameters.add_to_optimizer(self.objective, optimizer, self.args.objective_learning_rate)
         return optimizer
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
+        with warnings.catch_warnings():  # the embedding has grown by tokens of ours, and peft keeps it: as it should
+            warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")
+            super()._save(output_dir, state_dict)
         objective_parameters.save(self.objective, output_dir or str(self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -343,9 +360,9 @@ class RewardTrainer(Trainer):
             return
         if engine.layout == "tree":
             logger.info("engine: an epoch has %s", self.tokens_to_compute())
-        note = repeated_prompts_note(self.train_data)
-        if note and self.args.objective == "bradley_terry":
-            logger.warning(note)
+        for note in (repeated_prompts_note(self.train_data), ties_note(self.train_data)):
+            if note and self.args.objective == "bradley_terry":
+                logger.warning(note)
 
     # -- training the head alone -------------------------------------------------------------------------------------
 
