@@ -55,6 +55,12 @@ def test_a_base_model_has_no_trained_head(base_model: Path, tmp_path: Path) -> N
         load_reward_model(folder)
 
 
+def test_a_language_model_is_told_from_a_classifier(base_model: Path) -> None:
+    """As most are, without a word on labels: two, says the config."""
+    with pytest.raises(CheckpointError, match=r"a language model \(Qwen3ForCausalLM\) without a reward model's head"):
+        load_reward_model(base_model)
+
+
 def test_a_lost_head_is_refused(copy: Path) -> None:
     """What a LoRA run without modules_to_save leaves behind: all weights but the head's."""
     edit_weights(copy, lambda weights: weights.pop("score.weight"))

@@ -14,7 +14,7 @@ def test_probes_vary_in_length_and_one_is_truncated(chat_tokenizer: PreTrainedTo
     encoder = Encoder(chat_tokenizer, 512)
     encoded = [encoder.encode(group) for group in probe_groups(encoder)]
     lengths = [e.lengths[0] for e in encoded]
-    assert len(encoded) == 9
+    assert len(encoded) == 10
     assert min(lengths) * 5 < max(lengths)
     assert sum(e.truncated for e in encoded) == 1
 
@@ -26,5 +26,5 @@ def test_a_template_without_system_role_leaves_that_probe_out(chat_tokenizer: Pr
     )
     seal_chat_template(chat_tokenizer)
     groups = probe_groups(Encoder(chat_tokenizer, 4096))
-    assert len(groups) == 7  # nine, less the system turn, less the one to truncate (the limit is too high for it)
+    assert len(groups) == 8  # ten, less the system turn, less the one to truncate (the limit is too high for it)
     assert all(message["role"] != "system" for group in groups for message in group.prompt)

@@ -111,13 +111,13 @@ def load_reward_model(
     folder = resolve_folder(source)
     contract = load_contract(folder)
     config = load_config(folder, trust_remote_code=trust_remote_code)
-    if any(name.endswith(("ForCausalLM", "ForMaskedLM")) for name in config.architectures or ()):
-        raise CheckpointError(
-            f"{folder}: {(config.architectures or [''])[0]}, a language model without a reward model's head",
-            hint="train it first; a policy and its reference are named POLICY:REFERENCE (rewardlab score, evaluate)",
-        )
     read_out = contract.head if contract else _read_out_of_others(config)
     if config.num_labels != read_out.num_classes:
+        if any(name.endswith(("ForCausalLM", "ForMaskedLM")) for name in config.architectures or ()):
+            raise CheckpointError(
+                f"{folder}: a language model ({(config.architectures or [''])[0]}) without a reward model's head",
+                hint="train it first; a policy and its reference are named POLICY:REFERENCE (rewardlab score, evaluate)",
+            )
         raise CheckpointError(
             f"{folder}: the config has {config.num_labels} labels, expected {read_out.num_classes}",
             hint="a base model has no head yet (train it first), a classifier is no reward model, and the step "
