@@ -116,7 +116,7 @@ def load_reward_model(
         if any(name.endswith(("ForCausalLM", "ForMaskedLM")) for name in config.architectures or ()):
             raise CheckpointError(
                 f"{folder}: a language model ({(config.architectures or [''])[0]}) without a reward model's head",
-                hint="train it first; a policy and its reference are named POLICY:REFERENCE (rewardlab score, evaluate)",
+                hint="train it first; for an implicit reward name the policy and its reference: POLICY:REFERENCE",
             )
         raise CheckpointError(
             f"{folder}: the config has {config.num_labels} labels, expected {read_out.num_classes}",
