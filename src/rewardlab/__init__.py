@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rewardlab.training.arguments import RewardArguments
     from rewardlab.training.run import train_reward_model
     from rewardlab.training.trainer import RewardTrainer
-    from rewardlab.types import Pair, PromptGroup, Ranking, Step
+    from rewardlab.types import Pair, PromptGroup, Ranking, ReadOut, Step
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,7 @@ __all__ = [
     "Pair",
     "PromptGroup",
     "Ranking",
+    "ReadOut",
     "RewardArguments",
     "RewardTrainer",
     "Scorer",
@@ -38,6 +39,7 @@ _WHERE = {
     "Pair": "rewardlab.types",
     "PromptGroup": "rewardlab.types",
     "Ranking": "rewardlab.types",
+    "ReadOut": "rewardlab.types",
     "RewardArguments": "rewardlab.training.arguments",
     "RewardTrainer": "rewardlab.training.trainer",
     "Scorer": "rewardlab.scoring.scorer",

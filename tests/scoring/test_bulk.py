@@ -270,6 +270,23 @@ def test_rows_that_were_changed_on_disk_are_scored_again(data: Path, tmp_path: P
     assert output.read_bytes() == expected
 
 
+def test_lists_that_a_process_model_scores_are_told(tmp_path: Path) -> None:
+    """A row of steps without labels looks like a list of solutions."""
+
+    class Steps(FakeScorer):
+        has_steps = True
+
+        def score_encoded_steps(self, encoded: Sequence[EncodedGroup], on_progress: Any = None) -> Any:
+            scores = self.score_encoded(encoded, on_progress)
+            return scores, [[[0.5] for _ in item.sequences] for item in encoded]
+
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "p", "completions": ["a", "b"]}])
+    notes = score_file(Steps(), [rows], tmp_path / "out.jsonl").notes
+    assert [note for note in notes if "1 rows have lists of completions" in note]
+    assert json.loads((tmp_path / "out.jsonl").read_text())["step_scores"] == [[0.5], [0.5]]
+    assert score_file(FakeScorer(), [rows], tmp_path / "other.jsonl").notes == ()
+
+
 class Killed(BaseException):
     """Stands for kill -9: nothing in the program catches it."""
 

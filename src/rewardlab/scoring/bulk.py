@@ -205,7 +205,7 @@ def score_file(
             for first in range(resumed, len(groups), chunk_rows):
                 partial.append(*_score_rows(scorer, groups[first : first + chunk_rows], layout, strict, advance))
             _require_scores(partial, strict)
-            notes = _put_in_place(partial, layout)
+            notes = (*_put_in_place(partial, layout), *_notes_on_steps(scorer, groups))
     except OSError as error:
         raise RewardLabError(
             f"{output} cannot be written: {error}",
@@ -336,6 +336,17 @@ def _require_scores(partial: Partial, strict: bool) -> None:
             f"{unscored} of {rows} rows cannot be scored; the first: {first['error']}",
             hint=f"all are in {partial.rows_path}; a longer maximum length, or another model, needs --restart",
         )
+
+
+def _notes_on_steps(scorer: BulkScorer, groups: Sequence[PromptGroup]) -> tuple[str, ...]:
+    """What to say where a process model has scored lists that may have been meant as the steps of one solution."""
+    lists = sum(len(group.completions) > 1 and not group.steps and not _is_pair(group) for group in groups)
+    if not scorer.has_steps or not lists:
+        return ()
+    return (
+        f"{lists:,} rows have lists of completions, each scored as a solution of its own; steps of one solution are "
+        "read with --format steps",
+    )
 
 
 def _put_in_place(partial: Partial, layout: _Layout) -> tuple[str, ...]:
