@@ -101,10 +101,8 @@ def test_davidsons_parameter_is_recovered_where_utilities_are_learned(nu):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_margins_raise_the_correlation_of_score_difference_and_strength(seed):
-    size = StudySize(1500, 300, batch_size=4)
-    without, with_margins = (known_truth.margins(seed, size, name) for name in ("column", "llama2_large"))
-    assert with_margins.measured.value > without.measured.value
-    assert without.above_baselines
-    assert with_margins.above_baselines
+@pytest.mark.parametrize("margin_from", ["column", "llama2_large"])
+def test_score_differences_go_with_strengths_with_margins_and_without(margin_from):
+    """That margins raise it is shown where nothing else varies (``tests/objectives/test_margins.py``)."""
+    found = known_truth.margins(0, StudySize(1500, 300, batch_size=4), margin_from)
+    assert found.above_baselines, found
