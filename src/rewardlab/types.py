@@ -171,6 +171,12 @@ class Ranking:
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise ValueError(f"a ranking's weight must be finite and > 0, got {self.weight}")
 
+    @property
+    def dense(self) -> tuple[int | None, ...]:
+        """The ranks counted 0, 1, 2, ... without gaps; None where a completion has none."""
+        place = {rank: number for number, rank in enumerate(sorted({r for r in self.ranks if r is not None}))}
+        return tuple(None if rank is None else place[rank] for rank in self.ranks)
+
     def pairs(self, ratings: Sequence[float | None] = ()) -> tuple[Pair, ...]:
         """All comparisons the ranking implies, ties included; the better completion is ``chosen``.
 
@@ -178,10 +184,10 @@ class Ranking:
             ratings: Ratings of all the group's completions; where both of a pair have one and they agree with the
                 ranks, their difference becomes its strength.
         """
-        place = {rank: number for number, rank in enumerate(sorted({r for r in self.ranks if r is not None}))}
+        last = len(self.ranks)  # what has no rank is below all that have
         order = sorted(
-            ((len(place) if rank is None else place[rank], rank is None, index))
-            for index, rank in zip(self.completions, self.ranks, strict=True)
+            (last if rank is None else rank, rank is None, index)
+            for index, rank in zip(self.completions, self.dense, strict=True)
         )
         found = []
         for number, (better, _, chosen) in enumerate(order):

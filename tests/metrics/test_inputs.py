@@ -8,7 +8,7 @@ import re
 import pytest
 
 from rewardlab.errors import DataError
-from rewardlab.metrics.inputs import check_scores, check_step_scores, prompt_clusters
+from rewardlab.metrics.inputs import check_scores, check_step_scores, known_completions, prompt_clusters
 from rewardlab.types import PromptGroup, Step
 
 PLAIN = PromptGroup("p", ("a", "b"), source="a.jsonl:1")
@@ -59,3 +59,12 @@ def test_what_has_no_steps_may_have_any_number_of_step_scores() -> None:
     """A model splits completions that came as text by itself."""
     check_step_scores([PLAIN, STEPPED], [[[0.1], [0.2, 0.3]], [[0.5, 0.5], [0.4]]])
     check_step_scores([PLAIN, STEPPED], [(), [[0.5, 0.5], []]])
+
+
+def test_known_completions_leave_out_what_nobody_knows():
+    """Two of three completions have a rating, and the second group none at all."""
+    groups = [PromptGroup("p", ("a", "bcd", "ef"), ratings=(2.0, None, 5.0)), PromptGroup("q", ("g",))]
+    prompts, scores, ratings, lengths = known_completions(groups, [[0.1, 0.2, 0.3], [0.4]], lambda g: g.ratings)
+    assert prompts == [groups[0].prompt_key] * 2
+    assert (scores.tolist(), ratings.tolist(), lengths.tolist()) == ([0.1, 0.3], [2.0, 5.0], [1.0, 2.0])
+    assert known_completions(groups[1:], [[0.4]], lambda g: g.ratings)[0] == []

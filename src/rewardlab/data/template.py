@@ -203,8 +203,13 @@ def _sealed(template: str, *, begin: str | None, end: str | None) -> str:
     )
 
 
+def quoted(token: str) -> str:
+    """A token as a string of Jinja's."""
+    return "'" + token.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def _literal(token: str) -> str:
-    return "{{ '" + token.replace("\\", "\\\\").replace("'", "\\'") + "' }}"
+    return "{{ " + quoted(token) + " }}"
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

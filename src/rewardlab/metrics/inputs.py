@@ -6,10 +6,13 @@ This file knows groups and the shape of scores; it computes no metric.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from rewardlab.errors import DataError
-from rewardlab.types import PromptGroup
+from rewardlab.metrics.bootstrap import FloatArray
+from rewardlab.types import PromptGroup, text_of
 
 
 def prompt_clusters(groups: Sequence[PromptGroup]) -> list[str]:
@@ -18,6 +21,32 @@ def prompt_clusters(groups: Sequence[PromptGroup]) -> list[str]:
     Groups without a prompt are not known to belong together: one cluster each, not one for all of them.
     """
     return [group.prompt_key if group.prompt else f"group {index}" for index, group in enumerate(groups)]
+
+
+def known_completions(
+    groups: Sequence[PromptGroup],
+    scores: Sequence[Sequence[float]],
+    known: Callable[[PromptGroup], Sequence[float | None]],
+) -> tuple[list[str], FloatArray, FloatArray, FloatArray]:
+    """The completions of which something is known, in one row.
+
+    Args:
+        groups: The groups.
+        scores: Per group, one score per completion.
+        known: What is known of a group's completions, one each or none at all; None where nothing is of one.
+
+    Returns:
+        Of each: its prompt's label, its score, what is known of it, its length in characters.
+    """
+    found = [
+        (prompt, score, value, len(text_of(completion)))
+        for prompt, group, of_group in zip(prompt_clusters(groups), groups, scores, strict=True)
+        if known(group)
+        for completion, score, value in zip(group.completions, of_group, known(group), strict=True)
+        if value is not None
+    ]
+    numbers, values, lengths = (np.array([row[column] for row in found], dtype=np.float64) for column in (1, 2, 3))
+    return [row[0] for row in found], numbers, values, lengths
 
 
 def check_scores(groups: Sequence[PromptGroup], scores: Sequence[Sequence[float]]) -> None:

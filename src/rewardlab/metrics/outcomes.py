@@ -24,8 +24,8 @@ from rewardlab.metrics.bootstrap import (
     bootstrap_weights,
     mean_of,
 )
-from rewardlab.metrics.inputs import check_scores, prompt_clusters
-from rewardlab.types import PromptGroup, text_of
+from rewardlab.metrics.inputs import check_scores, known_completions
+from rewardlab.types import PromptGroup
 
 _OF_COMPLETIONS: Mapping[str, Statistic] = {  # column numbers as in _completion_rows
     "share_correct": mean_of(1),
@@ -228,19 +228,12 @@ def _mirrored(area: Interval) -> Interval:
 
 
 def _labelled(groups: Sequence[PromptGroup], scores: Sequence[Sequence[float]]) -> _Outcomes:
-    found = [
-        (prompt, score, label, len(text_of(completion)))
-        for prompt, group, group_scores in zip(prompt_clusters(groups), groups, scores, strict=True)
-        if group.labels
-        for completion, score, label in zip(group.completions, group_scores, group.labels, strict=True)
-        if label is not None
-    ]
-    if not found:
+    prompts, values, labels, lengths = known_completions(groups, scores, lambda group: group.labels)
+    if not prompts:
         raise DataError(
             "no completion says whether it is correct", hint="Give rows with a label (column label or labels)."
         )
-    values, labels, lengths = (np.array([row[column] for row in found], dtype=np.float64) for column in (1, 2, 3))
-    return _Outcomes([row[0] for row in found], values, labels, lengths)
+    return _Outcomes(prompts, values, labels, lengths)
 
 
 def _completion_rows(rows: _Outcomes) -> FloatArray:

@@ -14,8 +14,8 @@ import numpy as np
 from rewardlab.errors import DataError
 from rewardlab.metrics.bootstrap import FloatArray, Interval, bootstrap_by_cluster, bootstrap_weights
 from rewardlab.metrics.correlation import moments, pearson_of, spearman_statistic
-from rewardlab.metrics.inputs import check_scores, prompt_clusters
-from rewardlab.types import PromptGroup, text_of
+from rewardlab.metrics.inputs import check_scores, known_completions
+from rewardlab.types import PromptGroup
 
 _NAMES = ("pearson", "spearman", "within_prompt", "longer_pearson", "longer_within_prompt")
 
@@ -80,17 +80,9 @@ def evaluate_ratings(
             finite.
     """
     check_scores(groups, scores)
-    found = [
-        (prompt, score, rating, len(text_of(completion)))
-        for prompt, group, group_scores in zip(prompt_clusters(groups), groups, scores, strict=True)
-        if group.ratings
-        for completion, score, rating in zip(group.completions, group_scores, group.ratings, strict=True)
-        if rating is not None
-    ]
-    if not found:
+    prompts, values, ratings, lengths = known_completions(groups, scores, lambda group: group.ratings)
+    if not prompts:
         raise DataError("no completion has a rating", hint="Give rows with ratings (column scores, rating or score).")
-    prompts = [row[0] for row in found]
-    values, ratings, lengths = (np.array([row[column] for row in found], dtype=np.float64) for column in (1, 2, 3))
     own_values, own_ratings, own_lengths = (_from_mean(column, prompts) for column in (values, ratings, lengths))
     of_sums = {
         "pearson": moments(values, ratings),
@@ -111,9 +103,9 @@ def evaluate_ratings(
         ranked = {"spearman": spearman_statistic(values, ratings)}
         intervals.update(bootstrap_weights(prompts, ranked, **options))
     return RatingResult(
-        num_completions=len(found),
+        num_completions=len(values),
         num_prompts=len(set(prompts)),
-        num_unrated=sum(len(group.completions) for group in groups) - len(found),
+        num_unrated=sum(len(group.completions) for group in groups) - len(values),
         **intervals,
     )
 

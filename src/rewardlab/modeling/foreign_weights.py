@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from rewardlab.errors import CheckpointError, MissingDependencyError
 from rewardlab.modeling.head import Float32Head, head_name
-from rewardlab.modeling.loading import quiet_transformers
+from rewardlab.modeling.loading import quiet_transformers, require_no_gaps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -60,19 +60,13 @@ def load_whole(auto: Any, folder: Path, config: PreTrainedConfig, *, head_may_la
             )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: {str(error).splitlines()[0]}", hint="was the folder copied whole?") from error
-    mismatched = {str(key[0]): key for key in report["mismatched_keys"]}
     lacking = sorted(report["missing_keys"])
     if head_may_lack:
         # Only where the shape is right or there is none: the caller looks for the head itself.
         lacking = [name for name in lacking if not name.startswith(head_name(model))]
     if auto is AutoModel:
         lacking = [name for name in lacking if "pooler" not in name]
-    if lacking or mismatched:
-        raise CheckpointError(
-            f"{folder}: weights are missing, or of another shape than the config says: "
-            f"{[*(str(key) for key in mismatched.values()), *lacking][:5]}",
-            hint="the folder was not copied whole, or config.json belongs to another model",
-        )
+    require_no_gaps(folder, [*map(str, report["mismatched_keys"]), *lacking])
     loaded: PreTrainedModel = model
     return loaded
 

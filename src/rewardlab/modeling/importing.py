@@ -15,9 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from rewardlab.data.encoding import Encoder
 from rewardlab.data.template import (
@@ -25,6 +23,7 @@ from rewardlab.data.template import (
     begin_token,
     chat_template_of,
     plain_template,
+    quoted,
     render,
     seal_chat_template,
     tokenize,
@@ -35,6 +34,7 @@ from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.foreign import ForeignModel, read_foreign
 from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import load_reward_model, position_limit, require_device, require_finite, resolve_folder
+from rewardlab.modeling.preparing import settle_padding
 from rewardlab.modeling.probes import probe_groups
 from rewardlab.modeling.verification import FLOAT32_TOLERANCE, float32_tolerance
 from rewardlab.types import PromptGroup, conversation
@@ -218,7 +218,7 @@ def _keep_to_what_is_read(foreign: ForeignModel, proofs: Sequence[_Proof]) -> li
     if all(_ids_of(tokenizer, proof.group) == proof.ids for proof in proofs if proof.group is not None):
         return []
     if foreign.appends_eos:
-        end = _literal(str(tokenizer.eos_token))
+        end = quoted(str(tokenizer.eos_token))
         ending = (
             "{% set rewardlab_text = rewardlab_text.rstrip('\\n') %}{{ rewardlab_text }}"
             "{% if not rewardlab_text.endswith(" + end + ") %}{{ ' ' + " + end + " }}{% endif %}"
@@ -227,7 +227,7 @@ def _keep_to_what_is_read(foreign: ForeignModel, proofs: Sequence[_Proof]) -> li
     else:
         assert foreign.skipped_id is not None  # nothing else takes ids away
         skipped = str(tokenizer.convert_ids_to_tokens(foreign.skipped_id))
-        end = _literal(skipped)
+        end = quoted(skipped)
         ending = (
             "{% set rewardlab_end = namespace(text=rewardlab_text) %}"
             "{% for _ in range(rewardlab_text.count(" + end + ")) %}"
@@ -248,23 +248,13 @@ def _ids_of(tokenizer: PreTrainedTokenizerBase, group: PromptGroup) -> list[int]
     return tokenize(tokenizer, render(tokenizer, conversation(group.prompt, group.completions[0])))
 
 
-def _literal(token: str) -> str:
-    return "'" + token.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def _use_distinct_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, last_ids: set[int]) -> list[str]:
     """Pad with an id that no text ends with, so that transformers' rule reads the last id; returns what was changed."""
-    changes = []
-    config = model.config.get_text_config()
     ends = {i for i in (tokenizer.eos_token_id, tokenizer.sep_token_id) if i is not None}
-    if tokenizer.pad_token_id is None or (is_decoder(model) and tokenizer.pad_token_id in ends | last_ids):
-        changes.append(f"<|pad|> takes the place of {tokenizer.pad_token} as the padding token")
-        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-        if len(tokenizer) > cast(nn.Embedding, model.get_input_embeddings()).num_embeddings:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)  # no score reads the padding's row
-    tokenizer.padding_side = "right"
-    config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
-    return changes
+    old = tokenizer.pad_token
+    new = tokenizer.pad_token_id is None or (is_decoder(model) and tokenizer.pad_token_id in ends | last_ids)
+    settle_padding(model, tokenizer, new=new)
+    return [f"<|pad|> takes the place of {old} as the padding token"] if new else []
 
 
 def _sealed_as(

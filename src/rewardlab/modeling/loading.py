@@ -30,7 +30,7 @@ from rewardlab.modeling.head import head_name, use_float32_head
 from rewardlab.types import Kind, ReadOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -129,7 +129,7 @@ def load_reward_model(
         model, report = model_class(read_out.kind).from_pretrained(
             folder,
             config=config,
-            dtype=_torch_dtype(dtype),
+            dtype=torch_dtype(dtype),
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
@@ -314,7 +314,12 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _torch_dtype(name: str | None) -> torch.dtype | str:
+def torch_dtype(name: str | None) -> torch.dtype | str:
+    """What transformers is told of a dtype; by default what the checkpoint is saved in.
+
+    Raises:
+        ConfigError: The name is none of :data:`DTYPES`.
+    """
     if name is None:
         return "auto"
     if name not in DTYPES:
@@ -330,9 +335,22 @@ def _require_complete(folder: Path, model: PreTrainedModel, report: dict[str, An
             f"{folder}: there is no trained head: the checkpoint has no {head}.weight, transformers drew one at random",
             hint="this is a base model, or the head was lost when it was saved (LoRA without modules_to_save)",
         )
-    if missing or mismatched:
+    require_no_gaps(folder, missing + mismatched)
+
+
+def require_no_gaps(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a checkpoint that lacks weights.
+
+    Args:
+        folder: The checkpoint.
+        names: Weights that are missing or of another shape.
+
+    Raises:
+        CheckpointError: There are any.
+    """
+    if names:
         raise CheckpointError(
-            f"{folder}: weights are missing or of another shape than the config says: {(missing + mismatched)[:5]}",
+            f"{folder}: weights are missing or of another shape than the config says: {list(names[:5])}",
             hint="the folder was not copied whole, or config.json belongs to another model",
         )
 

@@ -326,11 +326,23 @@ def _with_adapters(model: PreTrainedModel, lora: LoraOptions, new_layers: set[st
 def _use_distinct_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: SealedTemplate) -> None:
     """Pad with an id that nothing ends with, so that transformers (last id that is not pad) reads the end token."""
     end_id = tokenizer.convert_tokens_to_ids(template.end_token)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in {end_id, tokenizer.eos_token_id}:
-        old = tokenizer.pad_token
+    new = tokenizer.pad_token_id is None or tokenizer.pad_token_id in {end_id, tokenizer.eos_token_id}
+    if new:
+        logger.info("padding token %r would move the read-out; <|pad|> takes its place", tokenizer.pad_token)
+    settle_padding(model, tokenizer, new=new)
+
+
+def settle_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, new: bool) -> None:
+    """Let model and tokenizer pad on the right with one id.
+
+    Args:
+        model: The model; its embedding gets a row for a new token, which no score reads.
+        tokenizer: Its tokenizer.
+        new: Whether ``<|pad|>`` takes the place of the tokenizer's padding token.
+    """
+    if new:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-        logger.info("padding token %r would move the read-out; <|pad|> takes its place", old)
-        _make_room(model, tokenizer)  # no score reads the padding's row
+        _make_room(model, tokenizer)
     tokenizer.padding_side = "right"
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id

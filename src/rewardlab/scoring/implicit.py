@@ -32,7 +32,6 @@ from rewardlab.data.template import render, seal_chat_template, tokenize
 from rewardlab.errors import CheckpointError, ConfigError, DataError
 from rewardlab.modeling.engine import Engine, Forward
 from rewardlab.modeling.loading import (
-    DTYPES,
     RewardModel,
     fingerprint_of,
     load_config,
@@ -41,8 +40,10 @@ from rewardlab.modeling.loading import (
     quiet_transformers,
     require_device,
     require_finite,
+    require_no_gaps,
     require_safetensors,
     resolve_folder,
+    torch_dtype,
 )
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.prefix_tree import Ids
@@ -261,8 +262,7 @@ def load_policy(
         ConfigError: There is no such device or dtype.
     """
     where = require_device(device)
-    if dtype is not None and dtype not in DTYPES:
-        raise ConfigError(f"unknown dtype {dtype!r}", hint=f"one of {', '.join(DTYPES)}")
+    wanted = torch_dtype(dtype)
     folder = resolve_folder(source)
     config = load_config(folder, trust_remote_code=trust_remote_code)
     heads = [name for name in config.architectures or () if "Classification" in name or "MaskedLM" in name]
@@ -279,7 +279,7 @@ def load_policy(
             model, report = loader.from_pretrained(
                 folder,
                 config=config,
-                dtype="auto" if dtype is None else DTYPES[dtype],
+                dtype=wanted,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
@@ -289,12 +289,7 @@ def load_policy(
             f"{folder}: no causal language model: {str(error).splitlines()[0]}",
             hint="an implicit reward needs a policy that gives probabilities to tokens",
         ) from error
-    missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
-    if missing:
-        raise CheckpointError(
-            f"{folder}: weights are missing or of another shape than the config says: {missing[:5]}",
-            hint="the folder was not copied whole, or config.json belongs to another model",
-        )
+    require_no_gaps(folder, sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]])
     require_finite(folder, model)
     sealed = seal_chat_template(tokenizer)
     notes = sealed.changes

@@ -18,6 +18,7 @@ from torch import Tensor
 from rewardlab.data.encoding import EncodedGroup
 from rewardlab.errors import DataError
 from rewardlab.objectives import (
+    MASKED,
     PairTargets,
     RankingTargets,
     RatingTargets,
@@ -37,8 +38,6 @@ from rewardlab.types import Pair, PromptGroup, Ranking
 
 if TYPE_CHECKING:
     from rewardlab.training.arguments import RewardArguments
-
-MASKED = -100
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +231,9 @@ def ranking_targets(examples: Sequence[EncodedGroup]) -> RankingTargets:
     index = torch.full((len(rows), width), -1)
     ranks = torch.full((len(rows), width), -1)
     for row, (_, start, ranking) in enumerate(rows):
-        dense = {rank: place for place, rank in enumerate(sorted({r for r in ranking.ranks if r is not None}))}
         count = len(ranking.completions)
         index[row, :count] = torch.tensor([start + i for i in ranking.completions])
-        ranks[row, :count] = torch.tensor([-1 if r is None else dense[r] for r in ranking.ranks])
+        ranks[row, :count] = torch.tensor([-1 if rank is None else rank for rank in ranking.dense])
     return RankingTargets(
         index=index,
         ranks=ranks,
