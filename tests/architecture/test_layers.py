@@ -24,10 +24,12 @@ LAYERS = {
     "data": 1,
     "calibration": 2,
     "modeling": 3,
+    "rewards": 3,
     "scoring": 4,
     "training": 4,
     "evaluation": 5,
     "search": 5,
+    "adapters": 5,
     "studies": 6,
     "cli": 8,
 }
@@ -39,9 +41,13 @@ FOREIGN = {
     "config": {"torch", "transformers", "numpy"},
     "metrics": {"torch", "transformers"},
     "calibration": {"torch", "transformers"},
+    "rewards": {"transformers", "datasets"},
     "objectives": {"transformers", "datasets"},
 }
 """Libraries that a room must not know: records and metrics are pure, objectives see scores and never text or models."""
+
+ONLY_IN = {"trl": {"adapters", "studies"}}
+"""Optional libraries to the only rooms that may know them."""
 
 
 def room_of(path: Path) -> str:
@@ -69,6 +75,8 @@ def faults_of(source: str, room: str, package: str) -> list[str]:
         target = rest.partition(".")[0]
         if top in FOREIGN.get(room, ()):
             faults.append(f"line {line}: {room} must not know {top}")
+        elif room not in ONLY_IN.get(top, {room}):
+            faults.append(f"line {line}: {top} is for {', '.join(sorted(ONLY_IN[top]))} alone")
         elif top != "rewardlab" or target in ("", "__version__", room):
             continue
         elif target not in LAYERS:
@@ -103,6 +111,7 @@ def test_a_module_imports_only_lower_layers_or_its_own_room(path):
         ("metrics", "import torch.nn"),
         ("objectives", "from transformers import AutoModel"),
         ("types", "from numpy import array"),
+        ("training", "import trl"),
     ],
 )
 def test_the_check_sees_a_broken_rule(room, source):

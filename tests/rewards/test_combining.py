@@ -1,0 +1,207 @@
+"""Several rewards as one: what runs on what, what a weight means, and what happens to what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+
+import numpy as np
+import pytest
+
+from rewardlab.errors import ConfigError, DataError
+from rewardlab.rewards.chain import RewardChain
+from rewardlab.rewards.combining import CombinedReward, RewardPart
+
+PROMPTS = ["p", "p", "q", "q"]
+COMPLETIONS = ["a", "bb", "ccc", "dddd"]
+
+
+class Recorded:
+    """A reward function that gives what a table says, and remembers what it was asked."""
+
+    def __init__(self, table: dict[str, float | None]) -> None:
+        self.table = table
+        self.calls: list[dict] = []
+
+    def __call__(self, prompts, completions, **columns):
+        self.calls.append({"prompts": prompts, "completions": completions, **columns})
+        return [self.table[completion] for completion in completions]
+
+
+def given(*values: float | None) -> Recorded:
+    return Recorded(dict(zip(COMPLETIONS, values, strict=True)))
+
+
+def whitened(*values: float) -> np.ndarray:
+    array = np.array(values)
+    return (array - array.mean()) / (array.std() + 1e-8)
+
+
+def test_each_part_is_whitened_before_its_weight():
+    """Lengths in the thousands against scores near 1: with equal weights each adds a spread of 1."""
+    lengths, scores = given(1000, 3000, 2000, 9000), given(0.1, 0.4, -0.3, 0.2)
+    reward = CombinedReward([RewardPart("length", lengths), RewardPart("score", scores, weight=2.0)])
+    result = reward.combine(PROMPTS, COMPLETIONS)
+    wanted = whitened(1000, 3000, 2000, 9000) + 2 * whitened(0.1, 0.4, -0.3, 0.2)
+    np.testing.assert_allclose(result.rewards, wanted, rtol=1e-12)
+    assert result.statistics["length/contribution"] == pytest.approx(1.0)
+    assert result.statistics["score/contribution"] == pytest.approx(2.0)
+    assert result.statistics["length/mean"] == 3750
+    assert result.values["score"].tolist() == [0.1, 0.4, -0.3, 0.2]
+    assert reward(PROMPTS, COMPLETIONS) == result.rewards.tolist()
+
+
+def test_a_part_has_the_transforms_it_names():
+    parts = [
+        RewardPart("raw", given(1, 2, 3, 4), transforms=[]),
+        RewardPart("clipped", given(-9, 9, 0, 1), transforms=[{"clip": {"limit": 2}}]),
+        RewardPart("group", given(0, 1, 5, 5), transforms=RewardChain.from_config(["group"])),
+    ]
+    result = CombinedReward(parts).combine(PROMPTS, COMPLETIONS)
+    group = [-0.5 / (math.sqrt(0.5) + 1e-4), 0.5 / (math.sqrt(0.5) + 1e-4), 0.0, 0.0]  # ddof 1, by prompt
+    np.testing.assert_allclose(result.rewards, np.array([[1, 2, 3, 4], [-2, 2, 0, 1], group]).sum(axis=0), rtol=1e-9)
+
+
+def test_what_fails_a_required_part_is_asked_nothing_more():
+    first, second, model = given(1, 1, 0, 1), given(1, 0.5, 1, 1), given(2, 4, 8, 16)
+    reward = CombinedReward(
+        [
+            RewardPart("model", model),  # given first, run last
+            RewardPart("first", first, weight=0, required=True),
+            RewardPart("second", second, weight=0, required=True),
+        ]
+    )
+    result = reward.combine(PROMPTS, COMPLETIONS)
+    assert [call["completions"] for call in (*first.calls, *second.calls, *model.calls)] == [
+        COMPLETIONS,
+        ["a", "bb", "dddd"],
+        ["a", "dddd"],
+    ]
+    assert result.failed.tolist() == [False, True, True, False]
+    np.testing.assert_allclose(result.rewards, [-1, -3, -3, 1], rtol=1e-7)  # whitened over the two that passed
+    statistics = {name: result.statistics[name] for name in ("failed", "first/failed", "second/failed", "model/asked")}
+    assert statistics == {"failed": 0.5, "first/failed": 1, "second/failed": 1, "model/asked": 2}
+
+
+def test_a_required_part_may_ask_for_less_than_everything_and_have_a_weight():
+    tests = given(0.25, 0.5, 1.0, 0.75)
+    part = RewardPart("tests", tests, weight=3.0, required=True, passes_at=0.5)
+    result = CombinedReward([part], failure_reward=-7.0).combine(PROMPTS, COMPLETIONS)
+    np.testing.assert_allclose(result.rewards, [-7.0, *(3 * whitened(0.5, 1.0, 0.75))])
+
+
+def test_where_nothing_passes_no_model_is_run():
+    model = given(1, 1, 1, 1)
+    reward = CombinedReward([RewardPart("check", given(0, 0, 0, 0), weight=0, required=True), RewardPart("m", model)])
+    assert reward(PROMPTS, COMPLETIONS) == [-3.0] * 4
+    assert model.calls == []
+
+
+def test_a_missing_part_is_stood_for_by_the_others():
+    """Row 2 has only the model: its 1.0 x z counts as the whole weight of 1.0 + 3.0 does."""
+    check, model = given(1, None, 0, 1), given(1, 2, 3, 6)
+    reward = CombinedReward([RewardPart("check", check, weight=3.0), RewardPart("model", model)])
+    result = reward.combine(PROMPTS, COMPLETIONS)
+    checked, scored = whitened(1, 0, 1), whitened(1, 2, 3, 6)
+    wanted = [3 * checked[0] + scored[0], 4 * scored[1], 3 * checked[1] + scored[2], 3 * checked[2] + scored[3]]
+    np.testing.assert_allclose(result.rewards, wanted, rtol=1e-9)
+    assert result.statistics["check/none"] == 1
+
+
+def test_nothing_known_is_none_and_counted():
+    """Row 0: no weighted part; row 1: a required part that could not be checked; NaN and inf are None as well."""
+    required, model = given(1, None, 1, 1), given(None, 5, float("inf"), 2)
+    reward = CombinedReward([RewardPart("check", required, weight=0, required=True), RewardPart("model", model)])
+    result = reward.combine(PROMPTS, COMPLETIONS)
+    assert reward(PROMPTS, COMPLETIONS) == [None, None, None, 0.0]
+    assert result.statistics["none"] == 0.75
+    assert result.statistics["model/none"] == 2
+    assert result.statistics["model/asked"] == 3
+    assert "model/mean" in result.statistics
+    assert not result.failed.any()
+
+
+def test_parts_that_never_gave_anything_leave_no_statistics():
+    reward = CombinedReward([RewardPart("model", given(None, None, None, None))])
+    assert reward(PROMPTS, COMPLETIONS) == [None] * 4
+    assert "reward_mean" not in reward.combine(PROMPTS, COMPLETIONS).statistics
+    assert reward([], []) == []
+
+
+def test_columns_are_cut_with_the_completions():
+    model, state = given(1, 2, 3, 4), object()
+    reward = CombinedReward([RewardPart("check", given(1, 0, 1, 0), weight=0, required=True), RewardPart("m", model)])
+    reward(PROMPTS, COMPLETIONS, answer=["1", "2", "3", "4"], trainer_state=state, completion_ids=[[1], [2], [3], [4]])
+    (call,) = model.calls
+    assert call["prompts"] == ["p", "q"]
+    assert (call["answer"], call["completion_ids"]) == (["1", "3"], [[1], [3]])
+    assert call["trainer_state"] is state
+
+
+def test_what_a_part_logs_has_a_row_for_every_completion():
+    """TRL joins the columns to the table of completions: a part that saw two of four must not log two rows."""
+    tables: dict[str, list] = {}
+    metrics: dict[str, float] = {}
+
+    def model(prompts, completions, log_extra, **columns):
+        log_extra("seen", completions)
+        return [1.0] * len(completions)
+
+    reward = CombinedReward([RewardPart("check", given(1, 0, 1, 0), weight=0, required=True), RewardPart("m", model)])
+    reward(PROMPTS, COMPLETIONS, log_extra=tables.__setitem__, log_metric=metrics.__setitem__)
+    assert tables == {"seen": ["a", None, "ccc", None]}
+    assert metrics["combined/failed"] == 0.5
+
+
+def test_prompts_and_completions_may_be_messages():
+    def length(prompts, completions, **columns):
+        return [len(completion[0]["content"]) for completion in completions]
+
+    prompts = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    completions = [[{"role": "assistant", "content": completion}] for completion in COMPLETIONS]
+    rewards = CombinedReward([RewardPart("length", length, transforms=["group"])])(prompts, completions)
+    assert rewards[0] == rewards[2] == pytest.approx(-0.5 / (math.sqrt(0.5) + 1e-4))
+
+
+def test_state_goes_on_where_it_was():
+    def made() -> CombinedReward:
+        return CombinedReward([RewardPart("m", given(1, 2, 4, 8), transforms=["running"])])
+
+    first, second = made(), made()
+    first(PROMPTS, COMPLETIONS)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert first(PROMPTS, COMPLETIONS) == second(PROMPTS, COMPLETIONS)
+    with pytest.raises(ConfigError, match=r"parts \['x'\]"):
+        second.load_state_dict({"x": {}})
+
+
+async def asynchronous(prompts, completions, **columns):
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], "weight other than 0"),
+        ([RewardPart("a", given(1, 1, 1, 1), weight=0)], "weight other than 0"),
+        ([RewardPart("a", given(1, 1, 1, 1)), RewardPart("a", given(1, 1, 1, 1))], "different names"),
+        ([RewardPart("a", given(1, 1, 1, 1), weight=math.nan)], "finite"),
+        ([RewardPart("a", asynchronous)], "asynchronous"),
+        ([RewardPart("a", given(1, 1, 1, 1), transforms=["delta"])], "baselines"),
+        ([RewardPart("a", given(1, 1, 1, 1), transforms=["whitten"])], "whitten"),
+    ],
+)
+def test_what_makes_no_reward_is_refused(parts, message):
+    with pytest.raises(ConfigError, match=message):
+        CombinedReward(parts)
+
+
+def test_answers_that_do_not_fit_are_refused():
+    reward = CombinedReward([RewardPart("short", lambda prompts, completions, **columns: [1.0])])
+    with pytest.raises(DataError, match="'short' gave 1 values for 4"):
+        reward(PROMPTS, COMPLETIONS)
+    with pytest.raises(DataError, match="1 prompts but 4"):
+        reward(["p"], COMPLETIONS)
+    with pytest.raises(ConfigError, match="failure_reward"):
+        CombinedReward([RewardPart("a", given(1, 1, 1, 1))], failure_reward=math.nan)
