@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rewardlab.errors import ContractError
-from rewardlab.modeling.contract import FILE_NAME, load_contract
+from rewardlab.modeling.contract import FILE_NAME, HeadRecord, load_contract
 
 
 def test_round_trip(reward_model: Path, tmp_path: Path) -> None:
@@ -68,3 +68,29 @@ def test_the_scale_knows_what_its_temperature_was_fitted_on(reward_model: Path) 
         assert (fitted.scale.reference, fitted.scale.temperature, fitted.scale.unit) == (contract.reference, 2.0, unit)
         assert fitted.temperature_of(unit) == 2.0
         assert fitted.temperature_of(other) is None
+
+
+def test_heads_round_trip_with_their_scales(reward_model: Path, tmp_path: Path) -> None:
+    contract = load_contract(reward_model)
+    assert contract is not None
+    assert contract.reference is not None
+    heads = [
+        HeadRecord(contract.reference, 2.0, {"unit": "pair"}, [0.5, 1.5], {"float32": 1e-5}),
+        HeadRecord(None, None, {}, [0.25, -1.0]),
+    ]
+    dataclasses.replace(contract, heads=heads, heads_sha256="ab").save(tmp_path)
+    again = load_contract(tmp_path)
+    assert again is not None
+    assert (again.heads, again.heads_sha256) == (heads, "ab")
+    assert again.heads[0].scale.transform([contract.reference.mean + 3.0], "calibrated") == pytest.approx([1.5])
+    assert again.heads[0].tolerance("float32") == 1e-5
+    with pytest.raises(ContractError, match="no tolerance for dtype bfloat16"):
+        again.heads[1].tolerance("bfloat16")
+
+
+def test_a_contract_from_before_there_were_heads(reward_model: Path, tmp_path: Path) -> None:
+    record = json.loads((reward_model / FILE_NAME).read_text())
+    assert record.pop("heads") == []
+    assert record.pop("heads_sha256") == ""
+    (tmp_path / FILE_NAME).write_text(json.dumps(record))
+    assert load_contract(tmp_path) == load_contract(reward_model)

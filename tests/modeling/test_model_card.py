@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from rewardlab.calibration.reference import reference_statistics
 from rewardlab.modeling.checkpoint import Provenance, save_reward_model
-from rewardlab.modeling.contract import Contract, Probe, load_contract
+from rewardlab.modeling.contract import Contract, HeadRecord, Probe, load_contract
 from rewardlab.modeling.model_card import MARKER, model_card, write_model_card
 from rewardlab.modeling.preparing import prepare_for_training
 from rewardlab.scoring.scorer import Scorer
@@ -262,3 +262,11 @@ def test_the_marker_hides_nothing_from_the_hub(tmp_path: Path) -> None:
     """The metadata must stand at the file's start, before the marker, or the hub reads none."""
     write_model_card(tmp_path, contract_of())
     assert (tmp_path / "README.md").read_text(encoding="utf-8").startswith("---\nlibrary_name: transformers\n")
+
+
+def test_heads_are_told_and_how_to_use_them() -> None:
+    card = model_card(contract_of(heads=[HeadRecord(None, None, {}, [])] * 5), "my rm")
+    assert "**Heads**: 5 on one trunk; the checkpoint's own head is their mean" in card
+    assert "rewardlab score 'my rm' --ensemble min --data FILE --output OUT" in card
+    assert "rewardlab import 'my rm' --head 0 --output ONE-HEAD" in card
+    assert "--ensemble" not in model_card(contract_of(), "my rm")

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 from tests.modeling.test_model_card import contract_of
 
+from rewardlab.calibration.reference import reference_statistics
 from rewardlab.metrics.known import evaluate_known
-from rewardlab.modeling.model_card_figures import _COUNTED, _SHOWN, bounds_text, headlines, metrics_section
+from rewardlab.modeling.contract import HeadRecord
+from rewardlab.modeling.model_card_figures import (
+    _COUNTED,
+    _SHOWN,
+    bounds_text,
+    headlines,
+    heads_table,
+    metrics_section,
+)
 from rewardlab.types import Pair, PromptGroup, Ranking, Step
 
 
@@ -71,3 +80,13 @@ def test_headlines_are_of_every_part(measured: dict[str, Any]) -> None:
 def test_nothing_measured_is_said() -> None:
     assert metrics_section(contract_of()) == "None were measured when the model was saved."
     assert headlines(contract_of()) == []
+
+
+def test_each_head_has_its_scale() -> None:
+    """Of 1 and 3 the mean is 2, and the standard deviation that the reference statistics state."""
+    known = reference_statistics([1.0, 3.0], "held-out", sha256="ab")
+    heads = [HeadRecord(known, 1.25, {}, []), HeadRecord(None, None, {}, [])]
+    table = "\n".join(heads_table(contract_of(heads=heads)))
+    assert f"| 0 | 2.0000 | {known.std:.4f} | 1.25 |" in table
+    assert "| 1 | - | - | - |" in table
+    assert list(heads_table(contract_of())) == []

@@ -170,6 +170,13 @@ def test_a_token_with_another_meaning_is_no_separator(base_model: Path, separato
         prepare_for_training(base_model, seed=0, read_out=ReadOut("step", "min", 2, separator))
 
 
+def test_a_model_with_another_number_of_heads_cannot_be_trained(base_model: Path) -> None:
+    model = prepare_for_training(base_model, seed=0, ensemble_heads=3).model
+    require_fitting_head(model, ReadOut(), ensemble_heads=3)
+    with pytest.raises(ConfigError, match="with 3 labels cannot be read per sequence with 1"):
+        require_fitting_head(model, ReadOut())
+
+
 def test_a_head_of_another_kind_cannot_be_trained(base_model: Path) -> None:
     model = inner_model(prepare_for_training(base_model, seed=0).model)
     require_fitting_head(model, ReadOut())

@@ -415,7 +415,7 @@ from transformers import set_seed
 from rewardlab import Pair, PromptGroup, RewardArguments, RewardTrainer
 from rewardlab.modeling.preparing import prepare_for_training
 
-base, output, per_device, budget, objective = sys.argv[1:6]
+base, output, per_device, budget, objective, heads = sys.argv[1:7]
 set_seed(0)  # the row of the new padding token is drawn
 words = "the cat sat on a mat and saw good bad yes no".split()
 text = lambda seed, length: " ".join(words[(seed * 7 + i * 5) % 12] for i in range(length))
@@ -423,9 +423,10 @@ groups = []
 for i in range(1, 25):
     completions = [text(i + k, 1 + i * (k + 3) % 17) for k in range(2 + i % 2)]
     groups.append(PromptGroup(f"{i} " + text(i, 3 + 5 * (i % 6)), completions, [Pair(tie=i % 3 == 0)]))
-prepared = prepare_for_training(base, seed=0)
+prepared = prepare_for_training(base, seed=0, ensemble_heads=int(heads))
 arguments = RewardArguments(
-    output, max_length=128, per_device_train_batch_size=int(per_device), tokens_per_batch=int(budget), use_cpu=True,
+    output, ensemble_heads=int(heads),
+    max_length=128, per_device_train_batch_size=int(per_device), tokens_per_batch=int(budget), use_cpu=True,
     seed=0, save_strategy="no", logging_steps=1, learning_rate=1e-3, disable_tqdm=True,
     ddp_find_unused_parameters=False, objective=objective,
 )
@@ -441,11 +442,11 @@ trainer.accelerator.end_training()  # a rank that leaves without it may abort at
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["bradley_terry", "davidson"])
-def test_two_processes_end_where_one_does(base_model: Path, tmp_path: Path, objective: str) -> None:
+@pytest.mark.parametrize(("objective", "heads"), [("bradley_terry", 1), ("davidson", 1), ("davidson", 3)])
+def test_two_processes_end_where_one_does(base_model: Path, tmp_path: Path, objective: str, heads: int) -> None:
     """DDP over gloo, the same steps of 8 groups. At 40 tokens the ranks need different numbers of forwards.
 
-    Davidson's parameter is no part of what DDP knows.
+    Davidson's parameter is no part of what DDP knows. What each head takes of a pair is the same on every rank.
     """
     script = tmp_path / "train.py"
     script.write_text(_TWO_PROCESSES)
@@ -454,7 +455,8 @@ def test_two_processes_end_where_one_does(base_model: Path, tmp_path: Path, obje
     def run(name: str, processes: int, per_device: int, budget: int) -> dict[str, Any]:
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
         command = [sys.executable, *launcher, str(script), str(base_model), str(tmp_path / name)]
-        subprocess.run([*command, str(per_device), str(budget), objective], env=environment, check=True, timeout=300)
+        settings = [str(per_device), str(budget), objective, str(heads)]
+        subprocess.run([*command, *settings], env=environment, check=True, timeout=300)
         return torch.load(tmp_path / name / "end.pt")
 
     one = run("one", 1, 8, 4096)

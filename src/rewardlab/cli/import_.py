@@ -1,4 +1,4 @@
-"""``rewardlab import``: another framework's reward model becomes ours, its scores proven equal."""
+"""``rewardlab import``: another framework's reward model, or one head of several, becomes a checkpoint of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ def import_(
     base: Annotated[
         str | None, typer.Option(metavar="M", help="Base model of an adapter; by default the one it names.")
     ] = None,
+    head: Annotated[
+        int | None, typer.Option(help="Of a model trained with several heads: save this one alone (from 0).")
+    ] = None,
     device: Device = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -25,13 +28,22 @@ def import_(
     by the other framework's own rule and by the new folder; unless every score is equal (float32, 1e-5), the command
     fails and leaves nothing behind. Pickled weights are refused.
 
+    With --head, SOURCE is a model of rewardlab that was trained with --ensemble-heads: one of its heads becomes a model
+    of its own, with its own scale.
+
     [dim]Examples:[/dim]
 
         rewardlab import others/llama-factory-rm --output my-rm
 
         rewardlab import others/lora-adapter --base Qwen/Qwen3-0.6B --output my-rm --json
+
+        rewardlab import my-rm-with-heads --head 2 --output head-2
     """
     from rich.console import Console
+
+    if head is not None:
+        _export(source, output, head, base, device, json_output)
+        return
 
     from rewardlab.modeling.importing import import_reward_model
 
@@ -49,3 +61,20 @@ def import_(
         talk.print(f"changed: {change}")
     for note in result.notes:
         talk.print(f"note: {note}")
+
+
+def _export(source: str, output: str, head: int, base: str | None, device: str | None, json_output: bool) -> None:
+    from rewardlab.errors import ConfigError
+    from rewardlab.modeling.head_export import export_head
+
+    if base is not None:
+        raise ConfigError("--base is for adapters of others; --head takes a model of rewardlab", hint="leave one out")
+    result = export_head(source, head, output, device=device)
+    if json_output:
+        typer.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        return
+    typer.echo(
+        f"{result.path}: head {result.head} of {result.num_heads} of {result.source}; "
+        f"{result.num_probes} conversations score as they did (largest difference {result.max_difference:.1e}, allowed "
+        f"{result.tolerance:.1e})"
+    )

@@ -43,6 +43,10 @@ def train(
     engine: Annotated[
         str | None, typer.Option(help="auto, tree (each prompt computed once), packed (no padding) or padded.")
     ] = None,
+    ensemble_heads: Annotated[
+        int | None,
+        typer.Option(help="Train so many heads on the one trunk, each on its own bootstrap; scored with --ensemble."),
+    ] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters and the head (needs peft).")] = False,
     head_only: Annotated[bool, typer.Option("--head-only", help="Train the head alone.")] = False,
     dtype: Annotated[str | None, typer.Option(help="auto (bfloat16 where it is faster), float32 or bfloat16.")] = None,
@@ -71,6 +75,8 @@ def train(
         rewardlab train --config recipe.yaml --resume
 
         rewardlab train --model Qwen/Qwen3-0.6B --data ranked.jsonl --objective plackett_luce --output my-rm
+
+        rewardlab train --model Qwen/Qwen3-0.6B --data pairs.jsonl --ensemble-heads 5 --output my-rm
     """
     from rich.console import Console
 
@@ -97,6 +103,7 @@ def train(
             "eval_fraction": eval_fraction,
             "objective": objective,
             "engine": engine,
+            "ensemble_heads": ensemble_heads,
             "mode": "lora" if lora else "head_only" if head_only else None,
             "dtype": dtype,
             "format": format,

@@ -18,8 +18,9 @@ def verify(
 ) -> None:
     """Score a checkpoint's probes in every way it will be asked, and compare with the stored scores.
 
-    Alone, padded on either side, in other batch sizes and orders, and through plain transformers. A checkpoint without
-    a contract is compared with transformers' own forward. Exit status 1 if a check fails.
+    Alone, padded on either side, in other batch sizes and orders, and through plain transformers; of a model with
+    several heads each of them, too. A checkpoint without a contract is compared with transformers' own forward. Exit
+    status 1 if a check fails.
 
     [dim]Examples:[/dim]
 

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,9 @@ from rewardlab.calibration.scale import pooler_settings
 from rewardlab.data.encoding import Encoder
 from rewardlab.data.template import SealedTemplate, template_hash
 from rewardlab.errors import ContractError
-from rewardlab.modeling.contract import FILE_NAME, Contract
+from rewardlab.modeling.contract import FILE_NAME, Contract, HeadRecord, Probe
+from rewardlab.modeling.engine import Engine
+from rewardlab.modeling.ensemble_heads import Heads, head_scores, use_heads
 from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import quiet_transformers
 from rewardlab.modeling.model_card import write_model_card
@@ -32,7 +34,7 @@ from rewardlab.modeling.verification import (
     Verification,
     float32_tolerance,
     make_probes,
-    measure_lower_precision_tolerance,
+    measure_lower_precision_tolerances,
     verify_checkpoint,
 )
 from rewardlab.types import ReadOut
@@ -78,6 +80,8 @@ def save_reward_model(
     reference: ReferenceStatistics | None = None,
     read_out: ReadOut | None = None,
     calibration: Calibration | None = None,
+    heads: Heads | None = None,
+    head_records: Sequence[HeadRecord] = (),
 ) -> Verification:
     """Write the checkpoint and its contract, load it again, and check that it gives the scores the model gave.
 
@@ -91,6 +95,8 @@ def save_reward_model(
         reference: Statistics of its scores on the reference set.
         read_out: Where its head is read; by default once, at the end.
         calibration: Its fitted temperature.
+        heads: The heads whose mean the model's head is, where there are several.
+        head_records: Of each what is known; its scores of the probes are added here.
 
     Returns:
         The checks, all of which held.
@@ -102,6 +108,7 @@ def save_reward_model(
     model.eval()
     read_out = read_out or ReadOut()
     probes = make_probes(model, Encoder(tokenizer, max_length, read_out))
+    records = _with_probes(head_records, _scores_of_heads(model, heads, probes)) if heads is not None else []
     contract = Contract(
         architecture=type(model).__name__,
         objective=dict(provenance.objective),
@@ -125,6 +132,8 @@ def save_reward_model(
         probes=probes,
         head=read_out,
         calibration=calibration.to_dict() if calibration else {},
+        heads=records,
+        heads_sha256=heads.save(folder) if heads is not None else "",
     )
     with quiet_transformers():
         model.save_pretrained(folder)
@@ -138,10 +147,32 @@ def save_reward_model(
             f"{folder}: the saved checkpoint does not give the scores the trained model gave: {shown}",
             hint="do not use this checkpoint; the training checkpoints beside it are intact",
         )
-    lower = measure_lower_precision_tolerance(folder, contract, device=model.device)
+    lower, *of_heads = measure_lower_precision_tolerances(folder, contract, device=model.device)
     tolerances = {**contract.tolerances, "bfloat16": lower, "float16": lower}
-    write_contract(folder, dataclasses.replace(contract, tolerances=tolerances))
+    records = [
+        dataclasses.replace(record, tolerances={**record.tolerances, "bfloat16": own, "float16": own})
+        for record, own in zip(contract.heads, of_heads, strict=True)
+    ]
+    write_contract(folder, dataclasses.replace(contract, tolerances=tolerances, heads=records))
     return verification
+
+
+def _scores_of_heads(model: PreTrainedModel, heads: Heads, probes: Sequence[Probe]) -> list[list[float]]:
+    """Of each head its scores of the probes; the model keeps the head it has."""
+    own = Heads.of(model)
+    use_heads(model, heads)
+    try:
+        return head_scores(Engine(model), [probe.input_ids for probe in probes]).T.tolist()
+    finally:
+        use_heads(model, own)
+
+
+def _with_probes(records: Sequence[HeadRecord], scores: Sequence[list[float]]) -> list[HeadRecord]:
+    allowed = float32_tolerance([score for own in scores for score in own])  # one for all: their mean is compared, too
+    return [
+        dataclasses.replace(record, probe_scores=own, tolerances={"float32": allowed})
+        for record, own in zip(records, scores, strict=True)
+    ]
 
 
 def write_contract(folder: Path, contract: Contract) -> None:

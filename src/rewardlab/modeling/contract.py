@@ -43,6 +43,34 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadRecord:
+    """What is known of one of several heads on one trunk (:mod:`rewardlab.modeling.ensemble_heads`).
+
+    Attributes:
+        reference: Statistics of its scores on the checkpoint's reference set; None where nothing was scored.
+        temperature: Its own fitted temperature, None where none was.
+        calibration: How that was fitted, as :attr:`Contract.calibration`.
+        probe_scores: Its scores of the contract's probes, in their order.
+        tolerances: dtype -> largest allowed absolute difference from them.
+    """
+
+    reference: ReferenceStatistics | None
+    temperature: float | None
+    calibration: dict[str, Any]
+    probe_scores: list[float]
+    tolerances: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> ScoreScale:
+        """What turns this head's raw scores into any scale."""
+        return ScoreScale(self.reference, self.temperature, self.calibration.get("unit", "pair"))
+
+    def tolerance(self, dtype: str) -> float:
+        """As :meth:`Contract.tolerance`."""
+        return _tolerance(self.tolerances, dtype)
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """How text becomes a score with this model.
 
@@ -71,6 +99,8 @@ class Contract:
         versions: Library versions.
         probes: The proof.
         head: What the head gives numbers for, and how they become one score.
+        heads: Of a checkpoint that was trained with several heads, whose mean its head is: each of them. Else empty.
+        heads_sha256: SHA-256 of the file that holds them.
         version: Version of this record.
     """
 
@@ -96,6 +126,8 @@ class Contract:
     probes: list[Probe] = field(default_factory=list)
     head: ReadOut = field(default_factory=ReadOut)
     calibration: dict[str, Any] = field(default_factory=dict)
+    heads: list[HeadRecord] = field(default_factory=list)
+    heads_sha256: str = ""
     version: int = VERSION
 
     def temperature_of(self, unit: Unit) -> float | None:
@@ -116,12 +148,7 @@ class Contract:
         Raises:
             ContractError: No tolerance was measured for that dtype.
         """
-        if dtype not in self.tolerances:
-            raise ContractError(
-                f"the contract states no tolerance for dtype {dtype}, only for {sorted(self.tolerances)}",
-                hint="load the model in one of these dtypes, or skip the check with verify=False (--no-verify)",
-            )
-        return self.tolerances[dtype]
+        return _tolerance(self.tolerances, dtype)
 
     def save(self, folder: Path, name: str = FILE_NAME) -> Path:
         """Write the contract beside the weights; returns its path."""
@@ -151,13 +178,16 @@ def load_contract(folder: Path) -> Contract | None:
             hint="use the rewardlab version that wrote the checkpoint",
         )
     try:
-        reference = record["reference"]
         return Contract(
             **{
                 **record,
-                "reference": None if reference is None else ReferenceStatistics(**reference),
+                "reference": _reference(record["reference"]),
                 "probes": [Probe(**probe) for probe in record["probes"]],
                 "head": ReadOut(**record.get("head", {})),  # contracts before 0.2 know one kind of head
+                "heads": [
+                    HeadRecord(**{**head, "reference": _reference(head["reference"])})
+                    for head in record.get("heads", [])  # older contracts know one head
+                ],
             }
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -165,3 +195,16 @@ def load_contract(folder: Path) -> Contract | None:
             f"{path}: not a whole contract: {error}",
             hint="restore the file from a copy; contracts are not edited by hand",
         ) from error
+
+
+def _reference(record: dict[str, Any] | None) -> ReferenceStatistics | None:
+    return None if record is None else ReferenceStatistics(**record)
+
+
+def _tolerance(tolerances: dict[str, float], dtype: str) -> float:
+    if dtype not in tolerances:
+        raise ContractError(
+            f"the contract states no tolerance for dtype {dtype}, only for {sorted(tolerances)}",
+            hint="load the model in one of these dtypes, or skip the check with verify=False (--no-verify)",
+        )
+    return tolerances[dtype]

@@ -15,7 +15,7 @@ from typing import Any
 
 from rewardlab.metrics.probability_columns import WORDS
 from rewardlab.modeling.contract import Contract
-from rewardlab.modeling.model_card_figures import bounds_text, headlines, metrics_section
+from rewardlab.modeling.model_card_figures import bounds_text, headlines, heads_table, metrics_section
 
 FILE_NAME = "README.md"
 MARKER = "<!-- Written by rewardlab from reward_contract.json, anew at each change. To keep your text, delete this. -->"
@@ -157,6 +157,12 @@ def _what(contract: Contract) -> str:
         lines.append(f"- **Objective**: `{objective.get('name')}`{f' ({_listed(settings)})' if settings else ''}")
     if origin := _origin(contract):
         lines.append(f"- **Made from**: {_code(_shown_name(origin))}")
+    if contract.heads:
+        lines.append(f"- **Heads**: {len(contract.heads)} on one trunk; the checkpoint's own head is their mean")
+    if "of_heads" in contract.training:
+        number, count = contract.training["head"], contract.training["of_heads"]
+        source = contract.training.get("exported_from")
+        lines.append(f"- **One head**: head {number} (from 0) of the {count} of another checkpoint, `{source}`")
     lines += [
         f"- **Class**: `{contract.architecture}`",
         f"- **Read at**: {_code(contract.read_out)}",
@@ -179,6 +185,14 @@ def _use(contract: Contract, name: str) -> str:
         "With rewardlab, which checks the contract when it loads the model:",
         _WITH_REWARDLAB.format(name=quoted),
     ]
+    if contract.heads:
+        parts += [
+            f"It was trained with {len(contract.heads)} heads, each from its own start and its own bootstrap of the "
+            "data; the score above is their mean. With rewardlab there are other ways to combine them "
+            "(`min` is the most cautious), and how far they disagree on each answer:",
+            f"```\nrewardlab score {in_shell} --ensemble min --data FILE --output OUT\n"
+            f"rewardlab import {in_shell} --head 0 --output ONE-HEAD\n```",
+        ]
     if head.kind == "sequence":
         parts += [
             "With plain transformers, the same number:",
@@ -208,7 +222,7 @@ def _use(contract: Contract, name: str) -> str:
 
 
 def _scale(contract: Contract) -> str:
-    return "\n\n".join([*_reference(contract), *_calibration(contract)])
+    return "\n\n".join([*_reference(contract), *_calibration(contract), *heads_table(contract)])
 
 
 def _reference(contract: Contract) -> Iterator[str]:

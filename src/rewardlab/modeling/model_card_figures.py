@@ -118,6 +118,21 @@ def metrics_section(contract: Contract) -> str:
     return "\n\n".join([*blocks, f"{confidence}intervals are bootstrapped by prompt.".capitalize()])
 
 
+def heads_table(contract: Contract) -> Iterator[str]:
+    """The scale of each of several heads, as Markdown; nothing where there is one."""
+    if not contract.heads:
+        return
+    rows = ["| head | mean | standard deviation | T |", "|---|---|---|---|"]
+    for number, record in enumerate(contract.heads):
+        known = record.reference
+        mean, std = (f"{known.mean:.4f}", f"{known.std:.4f}") if known else ("-", "-")
+        rows.append(
+            f"| {number} | {mean} | {std} | {'-' if record.temperature is None else f'{record.temperature:.4g}'} |"
+        )
+    yield "Each head on the same reference set, and its own temperature:"
+    yield "\n".join(rows)
+
+
 def _parts(contract: Contract) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The parts of the held-out metrics that were measured."""
     for part, (_, counted, _) in _COUNTED.items():

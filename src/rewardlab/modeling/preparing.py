@@ -21,7 +21,8 @@ from transformers.pytorch_utils import Conv1D
 
 from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import CheckpointError, ConfigError, MissingDependencyError
-from rewardlab.modeling.contract import load_contract
+from rewardlab.modeling.contract import Contract, load_contract
+from rewardlab.modeling.ensemble_heads import initialise_heads, load_heads, use_heads
 from rewardlab.modeling.head import head_name, initialise_head, use_float32_head
 from rewardlab.modeling.loading import (
     load_config,
@@ -87,8 +88,9 @@ def prepare_for_training(
     disable_dropout: bool = True,
     trust_remote_code: bool = False,
     read_out: ReadOut | None = None,
+    ensemble_heads: int = 1,
 ) -> PreparedModel:
-    """Load a base model (decoder or encoder) with one head.
+    """Load a base model (decoder or encoder) with one head, or with several.
 
     Args:
         source: Local folder or hub id of a base model, or of a reward model to train further.
@@ -100,6 +102,8 @@ def prepare_for_training(
         trust_remote_code: Run the repository's own Python code.
         read_out: What the head gives numbers for; by default one score for the sequence. For steps, the tokenizer is
             given the separator as a special token where it has none.
+        ensemble_heads: How many heads the trunk gets, each with its own start; their mean becomes the model's score. A
+            reward model that has as many is trained further; of another, the heads start anew.
 
     Raises:
         CheckpointError: The base model cannot be used; the message says why.
@@ -110,7 +114,7 @@ def prepare_for_training(
     require_safetensors(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     template = seal_chat_template(tokenizer)
-    _set_labels(config, read_out)
+    _set_labels(config, read_out, ensemble_heads)
     config.use_cache = False
     lora = lora or LoraOptions()
     classes = model_class(read_out.kind)
@@ -120,13 +124,22 @@ def prepare_for_training(
             f"{folder}: transformers has no {name} class for model type {config.model_type!r}",
             hint="choose a model family that has one (Llama, Qwen, Mistral, Gemma, BERT, DeBERTa, ModernBERT, ...)",
         )
-    model, new_head, new_layers = _load_base(folder, config, mode, lora, read_out, trust_remote_code=trust_remote_code)
+    before = load_contract(folder)
+    heads = load_heads(folder, before) if ensemble_heads > 1 else None
+    heads = heads if heads is not None and len(heads) == ensemble_heads else None
+    model, absent = _load_base(folder, config, mode, lora, read_out, trust_remote_code=trust_remote_code)
+    new_layers = _new_layers(folder, model, absent)
+    new_head = _starts_anew(folder, model, absent, before, read_out, ensemble_heads, has_heads=heads is not None)
     require_finite(folder, model)
     _use_distinct_pad(model, tokenizer, template)
     if read_out.separator is not None:
         _add_separator(model, tokenizer, read_out.separator)
     head = use_float32_head(model)
-    if new_head:
+    if heads is not None:
+        use_heads(model, heads)
+    elif ensemble_heads > 1:
+        initialise_heads(head, seed)
+    elif new_head:
         initialise_head(head, seed)
     if disable_dropout:
         set_dropout_to_zero(model)
@@ -160,18 +173,20 @@ def set_dropout_to_zero(model: nn.Module) -> None:
         setattr(module, field, 0.0)
 
 
-def require_fitting_head(model: PreTrainedModel, read_out: ReadOut) -> None:
+def require_fitting_head(model: PreTrainedModel, read_out: ReadOut, ensemble_heads: int = 1) -> None:
     """Refuse a model whose head is not of the kind that is to be trained.
 
     Raises:
         ConfigError: It is not.
     """
     is_token = "TokenClassification" in type(model).__name__
-    if is_token == (read_out.kind == "sequence") or model.config.num_labels != read_out.num_classes:
+    expected = ensemble_heads if ensemble_heads > 1 else read_out.num_classes
+    if is_token == (read_out.kind == "sequence") or model.config.num_labels != expected:
         raise ConfigError(
             f"{type(model).__name__} with {model.config.num_labels} labels cannot be read per {read_out.kind} with "
-            f"{read_out.num_classes}",
-            hint="prepare the model for the objective: prepare_for_training(..., read_out=arguments.read_out)",
+            f"{expected}",
+            hint="prepare the model for the objective: prepare_for_training(..., read_out=arguments.read_out, "
+            "ensemble_heads=arguments.ensemble_heads)",
         )
 
 
@@ -217,9 +232,9 @@ def _random_fields(model: nn.Module, *, adapters: bool) -> Iterator[tuple[nn.Mod
                 yield module, field
 
 
-def _set_labels(config: PreTrainedConfig, read_out: ReadOut) -> None:
+def _set_labels(config: PreTrainedConfig, read_out: ReadOut, ensemble_heads: int) -> None:
     """What the config says of the head, for us and for others who load the model."""
-    config.num_labels = read_out.num_classes
+    config.num_labels = ensemble_heads if ensemble_heads > 1 else read_out.num_classes
     if read_out.kind == "sequence":
         # Without it vLLM and the transformers pipeline return a sigmoid of the score.
         config.problem_type = "regression"
@@ -231,8 +246,8 @@ def _set_labels(config: PreTrainedConfig, read_out: ReadOut) -> None:
 
 def _load_base(
     folder: Path, config: PreTrainedConfig, mode: Mode, lora: LoraOptions, read_out: ReadOut, *, trust_remote_code: bool
-) -> tuple[PreTrainedModel, bool, set[str]]:
-    """The model, whether its head is new, and which other parameters are."""
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model, and which of its parameters the folder does not hold."""
     quantization: dict[str, Any] = {}
     if mode == "lora" and lora.load_in_4bit:
         quantization["quantization_config"] = _four_bit_config()
@@ -247,9 +262,12 @@ def _load_base(
             output_loading_info=True,
             **quantization,
         )
+    return model, set(report["missing_keys"]) | {str(key[0]) for key in report["mismatched_keys"]}
+
+
+def _new_layers(folder: Path, model: PreTrainedModel, absent: set[str]) -> set[str]:
+    """Which parameters beside the head's start anew."""
     head, trunk = head_name(model), model.base_model_prefix
-    absent = set(report["missing_keys"]) | {str(key[0]) for key in report["mismatched_keys"]}
-    new_head = any(key.startswith(head) for key in absent)
     # A masked-language model has no pooler and no classification layers; those start anew with the head.
     new_layers = sorted(
         k for k in absent if not k.startswith(head) and (not k.startswith(trunk + ".") or ".pooler." in k)
@@ -263,16 +281,31 @@ def _load_base(
         )
     if new_layers:
         logger.warning("%s has no %s: these start anew, with the head", folder, ", ".join(new_layers))
-    before = load_contract(folder)
+    return set(new_layers)
+
+
+def _starts_anew(
+    folder: Path,
+    model: PreTrainedModel,
+    absent: set[str],
+    before: Contract | None,
+    read_out: ReadOut,
+    ensemble_heads: int,
+    *,
+    has_heads: bool,
+) -> bool:
+    """Whether the head is drawn; says so where the folder has one."""
+    # Several labels of others are a classifier's classes.
+    new_head = any(key.startswith(head_name(model)) for key in absent) if ensemble_heads == 1 else not has_heads
     # The heads of two kinds can have one shape, and still mean other things.
     new_head = new_head or (before is not None and before.head.kind != read_out.kind)
     if not new_head:
         of = f", of the objective {before.objective.get('name')}" if before else ""
         logger.warning("%s already has a trained head%s: training goes on from it", folder, of)
     elif before is not None:
-        what = f"{before.head.kind} with {before.head.num_classes} outputs"
+        what = f"{before.head.kind} with {len(before.heads) or before.head.num_classes} outputs"
         logger.warning("%s has a head of the kind %s, which does not fit: it starts anew", folder, what)
-    return model, new_head, set(new_layers)
+    return new_head
 
 
 def _four_bit_config() -> Any:

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from rewardlab.calibration.reference import ReferenceStatistics
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import template_hash
 from rewardlab.errors import ContractError
 from rewardlab.modeling.aggregation import correctness_logits, score_of
 from rewardlab.modeling.contract import Contract, Probe
 from rewardlab.modeling.engine import Engine, Layout
+from rewardlab.modeling.ensemble_heads import compare_heads, head_scores, load_heads, use_heads
 from rewardlab.modeling.forward import model_inputs, pad
 from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import DTYPES, RewardModel, load_reward_model, model_class, quiet_transformers
@@ -236,11 +238,16 @@ def verify_checkpoint(
     checks += [_compare(name, way(), probes, tolerance) for name, way in ways.items()]
     plain = _through_plain_transformers(loaded, probes, trust_remote_code=trust_remote_code)
     checks.append(_compare("through plain transformers", plain, probes, tolerance))
+    heads = load_heads(loaded.folder, contract) if contract else None
+    if heads is not None:  # the last: the model then has other heads than its own
+        use_heads(model, heads)
+        found = max((compare_heads(loaded, layout) for layout in ("padded", choice.layout)), key=lambda f: f.largest)
+        checks.append(Check("ensemble heads", found.largest, found.allowed, found.ok))
     return Verification(str(source), contract is not None, len(probes), tuple(checks), tuple(notes))
 
 
-def measure_lower_precision_tolerance(folder: Path, contract: Contract, *, device: torch.device) -> float:
-    """How far a probe's score may be from its stored one in bfloat16 or float16, as an absolute difference.
+def measure_lower_precision_tolerances(folder: Path, contract: Contract, *, device: torch.device) -> list[float]:
+    """How far a probe's score may be from its stored one in bfloat16 or float16: the model's, then each head's.
 
     The checkpoint is loaded in bfloat16 and its probes scored; allowed is four times the largest difference seen, and
     at least a fiftieth of the reference standard deviation, since other kernels round differently. float16 has more
@@ -250,8 +257,21 @@ def measure_lower_precision_tolerance(folder: Path, contract: Contract, *, devic
     loaded = load_reward_model(folder, device=device, dtype="bfloat16")
     lower = _values(loaded.model, loaded.read_out, _sequences(loaded, contract.probes))
     measured = _compare("in bfloat16", lower, contract.probes, math.inf).max_difference
-    spread = contract.reference.std if contract.reference else 0.0
-    return max(4 * measured, 0.02 * spread, 10 * float32_tolerance(scores))
+    found = [_allowed_in_lower_precision(measured, scores, contract.reference)]
+    heads = load_heads(folder, contract)
+    if heads is not None:
+        use_heads(loaded.model, heads)
+        of_heads = head_scores(Engine(loaded.model), [probe.input_ids for probe in contract.probes]).T
+        for record, own in zip(contract.heads, of_heads, strict=True):
+            measured = float((own - torch.tensor(record.probe_scores)).abs().max())
+            found.append(_allowed_in_lower_precision(measured, record.probe_scores, record.reference))
+    return found
+
+
+def _allowed_in_lower_precision(
+    measured: float, scores: Sequence[float], reference: ReferenceStatistics | None
+) -> float:
+    return max(4 * measured, 0.02 * (reference.std if reference else 0.0), 10 * float32_tolerance(scores))
 
 
 def _check_template(loaded: RewardModel) -> Check:

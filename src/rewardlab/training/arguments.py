@@ -37,6 +37,8 @@ class RewardArguments(TrainingArguments):
         neutral_is_correct: A step's score is P(correct) + P(neutral).
         aggregation: How the probabilities of a completion's tokens or steps become its score: ``"mean"`` (default of
             outcome models), ``"min"`` (of process models), ``"product"`` or ``"last"``.
+        ensemble_heads: Heads on the one trunk, each with its own start and its own bootstrap of the data; the model's
+            score is their mean (docs/ensembles.md). 1 is an ordinary reward model.
         max_length: Longest sequence in tokens; longer ones lose the oldest part of their prompt.
         disable_dropout: Train without dropout.
         engine: How sequences are laid out for the forward: ``"tree"`` (each prompt computed once), ``"packed"`` (no
@@ -60,6 +62,7 @@ class RewardArguments(TrainingArguments):
     step_split: str = "\n"
     neutral_is_correct: bool = False
     aggregation: str | None = None
+    ensemble_heads: int = 1
     max_length: int = 2048
     disable_dropout: bool = True
     engine: str = "auto"
@@ -139,6 +142,14 @@ def require_objective(values: Mapping[str, Any]) -> None:
     read_out_of(values)
     if given.get("margin_from", "column") not in MARGINS:
         raise ConfigError(f"unknown margin_from {given['margin_from']!r}", hint=f"one of {', '.join(MARGINS)}")
+    heads = values.get("ensemble_heads", 1)
+    if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1:
+        raise ConfigError(f"ensemble_heads is {heads!r}", hint="how many heads, 2 or more; 1 is an ordinary model")
+    if heads > 1 and OBJECTIVES[name].kind != "sequence":
+        raise ConfigError(
+            f"ensemble_heads is {heads}: {name} has no heads that score a whole answer, of which a mean could be taken",
+            hint="leave it out, or train several models and score with all: --ensemble mean",
+        )
     if given.get("attribute_weights") == {}:
         raise ConfigError("attribute_weights names no attribute", hint="for example {helpfulness: 0.65}")
     own = {parameter for other in OBJECTIVES for parameter in parameters_of(other)} | frozenset().union(

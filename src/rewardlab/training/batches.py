@@ -244,3 +244,15 @@ def collate_features(examples: Sequence[FeaturedGroup], supervision: Supervision
         "targets": supervision.targets(groups),
         "num_tokens": sum(sum(group.lengths) for group in groups),
     }
+
+
+def sequences_of(examples: Sequence[EncodedGroup]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]] | None]:
+    """All sequences of some groups, and where each is read; None where that is its last token."""
+    sequences = [sequence for example in examples for sequence in example.sequences]
+    readouts = [positions for example in examples for positions in example.readouts]
+    return sequences, readouts or None
+
+
+def targets_in(batch: dict[str, Any]) -> list[Any]:
+    """All targets of a micro-batch."""
+    return [part.targets for part in batch["parts"]] if "parts" in batch else [batch["targets"]]

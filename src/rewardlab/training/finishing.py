@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from rewardlab.calibration.fitting import Calibration, calibrate_scores
 from rewardlab.calibration.reference import statistics_of
+from rewardlab.data.encoding import EncodedGroup
 from rewardlab.data.fingerprints import CompletionSketch, groups_fingerprint
 from rewardlab.errors import CheckpointError, DataError
 from rewardlab.metrics.known import Evaluation, evaluate_known
@@ -20,8 +20,11 @@ from rewardlab.metrics.ratings import rated_by
 from rewardlab.modeling.aggregation import group_outputs, score_of, step_scores_of
 from rewardlab.modeling.checkpoint import Provenance, save_reward_model
 from rewardlab.modeling.engine import Engine
+from rewardlab.modeling.ensemble_heads import Heads, head_scores, use_heads
 from rewardlab.modeling.preparing import inner_model, merged
 from rewardlab.modeling.verification import Verification
+from rewardlab.training.batches import sequences_of
+from rewardlab.training.head_records import head_records, scores_by_head
 from rewardlab.training.held_out import write_held_out
 from rewardlab.types import PromptGroup
 
@@ -85,11 +88,25 @@ def save_trained(
     examples = held.examples if held else train.examples[:_REFERENCE_GROUPS]
     report(f"scoring {len(examples)} {'held-out' if held else 'training'} groups")
     layout = trainer.layout.layout if trainer.layout else "padded"
-    outputs = group_outputs(Engine(model, layout, arguments.tokens_per_batch), examples)
-    read_out = arguments.read_out
-    scores = [[score_of(of_one, read_out) for of_one in of_group] for of_group in outputs]
+    engine, read_out = Engine(model, layout, arguments.tokens_per_batch), arguments.read_out
+    source, steps, records = "held-out" if held else "training", None, []
+    heads = Heads.of(model) if arguments.ensemble_heads > 1 else None
+    if heads is None:
+        outputs = group_outputs(engine, examples)
+        scores = [[score_of(of_one, read_out) for of_one in of_group] for of_group in outputs]
+        steps = step_scores_of(outputs, read_out) if read_out.kind == "step" else None
+    else:
+        of_heads = head_scores(engine, sequences_of(examples)[0]).double()
+        (scores,) = scores_by_head(of_heads.mean(dim=1, keepdim=True), examples)
+        records = head_records(
+            examples,
+            scores_by_head(of_heads, examples),
+            source=source,
+            fit=_fitted if held else None,
+            report=report,
+        )
+        use_heads(model, heads.mean)
     held_out_groups = [example.group for example in examples] if held else []
-    steps = step_scores_of(outputs, read_out) if read_out.kind == "step" else None
     rated = rated_by(held_out_groups, arguments.attribute_weights)
     held_out = evaluate_known(rated, scores, steps, aggregation=read_out.aggregation) if held else None
     calibration = _fitted(held_out_groups, scores, report) if held else None
@@ -109,6 +126,7 @@ def save_trained(
             },
             training={
                 **(training or {}),
+                **({"ensemble_heads": arguments.ensemble_heads} if heads is not None else {}),
                 "seed": arguments.seed,
                 "epochs": arguments.num_train_epochs,
                 "learning_rate": arguments.learning_rate,
@@ -118,9 +136,11 @@ def save_trained(
             },
             held_out_metrics=held_out.to_dict() if held_out else {},
         ),
-        reference=statistics_of([example.group for example in examples], scores, "held-out" if held else "training"),
+        reference=statistics_of([example.group for example in examples], scores, source),
         read_out=read_out,
         calibration=calibration,
+        heads=heads,
+        head_records=records,
     )
     if held:
         write_held_out(Path(folder), held_out_groups, scores, steps)
@@ -159,9 +179,9 @@ def _merged_unchanged(trainer: RewardTrainer) -> PreTrainedModel:
     model = trainer.accelerator.unwrap_model(trainer.model)
     examples = trainer.train_data.examples[:_MERGED_GROUPS]
     quantized = bool(getattr(inner_model(model), "is_quantized", False))
-    before = _flat(group_outputs(Engine(inner_model(model)), examples))
+    before = _outputs(inner_model(model), examples)
     plain = merged(model)
-    difference = float((_flat(group_outputs(Engine(plain), examples)) - before).abs().max())
+    difference = float((_outputs(plain, examples) - before).abs().max())
     if difference > 1e-3 * max(1.0, float(before.abs().max())):
         what = f"merging the adapters moved a score by {difference:.3g}"
         if not quantized:
@@ -170,6 +190,7 @@ def _merged_unchanged(trainer: RewardTrainer) -> PreTrainedModel:
     return plain
 
 
-def _flat(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
-    """All numbers the head gave, in one row."""
-    return torch.cat([of_one.flatten() for of_group in outputs for of_one in of_group])
+def _outputs(model: PreTrainedModel, examples: Sequence[EncodedGroup]) -> Tensor:
+    """All numbers that the head gives for some groups."""
+    engine = Engine(model)
+    return engine.rows(*sequences_of(examples), None, engine.scores)

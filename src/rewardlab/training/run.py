@@ -125,6 +125,7 @@ def train_reward_model(
         disable_dropout=bool(overrides.get("disable_dropout", True)),
         trust_remote_code=trust_remote_code,
         read_out=read_out_of(overrides),
+        ensemble_heads=int(overrides.get("ensemble_heads", 1)),
     )
     preset_name = mode if mode != "full" or is_decoder(inner_model(prepared.model)) else "encoder"
     for change in prepared.template.changes:
@@ -167,7 +168,7 @@ def train_reward_model(
         + (f", {len(trainer.eval_data.examples)} of {len(eval_groups or ())} held out" if trainer.eval_data else "")
         + (f"; left out: {data.told()}" if data.told() else "")
     )
-    manifest = {
+    manifest: dict[str, Any] = {
         "base_model": str(model),
         "mode": preset_name,
         "objective": trainer.objective_record(),
@@ -177,6 +178,7 @@ def train_reward_model(
         "max_length": arguments.max_length,
         "max_group_size": arguments.max_group_size,
         **({} if arguments.read_out.kind == "sequence" else {"head": dataclasses.asdict(arguments.read_out)}),
+        **({} if arguments.ensemble_heads == 1 else {"ensemble_heads": arguments.ensemble_heads}),
         "train_sha256": groups_fingerprint(data.groups),
     }
     checkpoint = _start_or_resume(output_dir / TRAINING_FOLDER, manifest, resume=resume, report=report)

@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,7 @@ from rewardlab.modeling.preparing import (
     set_dropout_to_zero,
 )
 from rewardlab.objectives import Objective, build_objective, parameters_of
+from rewardlab.objectives.bootstrap_heads import BootstrapHeads
 from rewardlab.training import objective_parameters
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import (
@@ -50,8 +52,11 @@ from rewardlab.training.batches import (
     collate_features,
     encode_groups,
     repeated_prompts_note,
+    sequences_of,
+    targets_in,
     ties_note,
 )
+from rewardlab.training.bootstrap import of_heads, resample_groups
 from rewardlab.training.finishing import SavedModel, save_trained
 from rewardlab.training.part_step import PartStep, in_order
 from rewardlab.training.progress import ProgressLine
@@ -85,7 +90,7 @@ class RewardTrainer(Trainer):
         train_data: The training groups as ids, with what was dropped and quarantined.
         eval_data: The evaluation groups likewise; None for none.
         template: What sealing the chat template found.
-        objective: The objective, with what it learns beside the model.
+        objective: The objective, with what it learns beside the model; what each head learns, where there are several.
         supervision: What it learns from.
         layout: Which layout the engine has chosen, and why; None before anything was scored.
 
@@ -121,7 +126,7 @@ class RewardTrainer(Trainer):
             logger.warning("chat template: %s", change)
         self.template = template or sealed
         require_distinct_pad(text_config.pad_token_id, processing_class)
-        require_fitting_head(inner_model(model), args.read_out)
+        require_fitting_head(inner_model(model), args.read_out, args.ensemble_heads)
         limit = position_limit(text_config, processing_class)
         if limit is not None and args.max_length > limit:
             raise ConfigError(
@@ -136,6 +141,9 @@ class RewardTrainer(Trainer):
         self.train_data = encode_groups(
             train_dataset, self.encoder, self.supervision, max_group_size=args.max_group_size
         ).required("training")
+        self._in_steps = of_heads(self.supervision) if args.ensemble_heads > 1 else self.supervision
+        if args.ensemble_heads > 1:
+            self.train_data = replace(self.train_data, examples=resample_groups(self.train_data.examples, args))
         self.eval_data = self._encoded_for_evaluation(eval_dataset) if eval_dataset else None
         self._engine: Engine | None = None
         self.layout: LayoutChoice | None = None
@@ -144,10 +152,13 @@ class RewardTrainer(Trainer):
         self._window: list[tuple[Tensor, Any]] = []
         self.objective_values = args.objective_values() | fitted_values(args, self.train_data.examples)
         self.objective = build_objective(args.objective, self.objective_values).to(args.device)
+        self._loss: Objective | BootstrapHeads = (
+            BootstrapHeads(self.objective) if args.ensemble_heads > 1 else self.objective
+        )
         super().__init__(
             model=model,
             args=args,
-            data_collator=GroupCollator(Planner(inner_model(model), "padded", args.tokens_per_batch), self.supervision),
+            data_collator=GroupCollator(Planner(inner_model(model), "padded", args.tokens_per_batch), self._in_steps),
             train_dataset=self.train_data.examples,
             eval_dataset=self.eval_data.examples if self.eval_data else None,
             processing_class=processing_class,
@@ -180,7 +191,7 @@ class RewardTrainer(Trainer):
         if self._only_head_is_trained():
             self._compute_features(engine)
         else:
-            self.data_collator = GroupCollator(engine.planner, self.supervision)
+            self.data_collator = GroupCollator(engine.planner, self._in_steps)
         first = self.train_data.examples[:_GROUPS_AT_STEP_0]
         self._warn_if_collapsed(self._scores(first), first, "before training")
         return super().train(*args, **kwargs)
@@ -189,9 +200,9 @@ class RewardTrainer(Trainer):
         """Units of the objective in the whole optimiser step: all its micro-batches, all ranks."""
         if not batch_samples:
             return None
-        targets = [t for batch in batch_samples for t in _targets_in(batch)]
+        targets = [t for batch in batch_samples for t in targets_in(batch)]
         # float32 on the device: MPS has no float64, and weights are few and near 1.
-        units = torch.tensor(sum(self.objective.num_units(t) for t in targets), device=device)
+        units = torch.tensor(sum(self._loss.num_units(t) for t in targets), device=device)
         return self.accelerator.gather(units.float()).sum()
 
     def training_step(
@@ -216,7 +227,7 @@ class RewardTrainer(Trainer):
         parts: list[TargetedPart] = inputs["parts"]
         step = PartStep(
             run=partial(self._run, model),
-            loss=lambda scores, targets: self.objective(scores, targets) * scale,
+            loss=lambda scores, targets: self._loss(scores, targets) * scale,
             backward=self.accelerator.backward,
             computing=self.compute_loss_context_manager,
             exchanging=partial(self._synchronised, model),
@@ -250,12 +261,12 @@ class RewardTrainer(Trainer):
             for part in inputs["parts"]:
                 targets = part.targets.to(self.args.device)
                 outputs.append(self._scores_in_order(model, part))
-                losses.append(self.objective(outputs[-1], targets))
+                losses.append(self._loss(outputs[-1], targets))
                 self._remember(outputs[-1], targets)
         else:
             targets = inputs["targets"].to(self.args.device)
             outputs.append(self._head(inputs["features"].to(self.args.device)).squeeze(-1))
-            losses.append(self.objective(outputs[-1], targets))
+            losses.append(self._loss(outputs[-1], targets))
             self._remember(outputs[-1], targets)
         loss = torch.stack(losses).sum() * scale
         return (loss, {"logits": torch.cat(outputs)}) if return_outputs else loss
@@ -266,7 +277,7 @@ class RewardTrainer(Trainer):
         DDP averages the gradients of its ranks; the sum over ranks is what is wanted.
         """
         if num_items_in_batch is None:
-            units = sum(self.objective.num_units(targets) for targets in _targets_in(inputs))
+            units = sum(self._loss.num_units(targets) for targets in targets_in(inputs))
             return torch.tensor(1.0 / units, device=self.args.device)
         return torch.as_tensor(self.accelerator.num_processes / num_items_in_batch, device=self.args.device)
 
@@ -385,14 +396,14 @@ class RewardTrainer(Trainer):
         counts = [sum(map(len, e.readouts)) or len(e.sequences) for e in examples]
         features = iter(self._features(examples, engine).split(counts))
         self.train_dataset = [FeaturedGroup(example, next(features)) for example in examples]
-        self.data_collator = partial(collate_features, supervision=self.supervision)
+        self.data_collator = partial(collate_features, supervision=self._in_steps)
         if self.eval_data:
             self._eval_features = self._features(self.eval_data.examples, engine)
 
     def _features(self, examples: Sequence[EncodedGroup], engine: Engine) -> Tensor:
         """What the head reads at all read-outs of some groups, shape (read-outs, hidden)."""
         with self.compute_loss_context_manager():
-            return engine.features(*_sequences_of(examples))
+            return engine.features(*sequences_of(examples))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of all pairs since the last log, under TRL's names."""
@@ -452,14 +463,14 @@ class RewardTrainer(Trainer):
         """What the head gives at all read-outs of some groups, in flat order; each rank does its share.
 
         Returns:
-            Shape (read-outs,), or (read-outs, classes); on the CPU.
+            Shape (read-outs,), of several heads their mean, or (read-outs, classes); on the CPU.
         """
-        sequences, readouts = _sequences_of(examples)
+        sequences, readouts = sequences_of(examples)
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         engine = self._engine_of_run()
         if self._eval_features is not None and self.eval_data and examples is self.eval_data.examples:
             with torch.no_grad():
-                return torch.tensor(self._head(self._eval_features.to(self.args.device)).squeeze(-1).tolist())
+                return self._mean(torch.tensor(self._head(self._eval_features.to(self.args.device)).tolist()))
         with self.compute_loss_context_manager():
             if readouts is None:
                 mine = [torch.tensor([score]) for score in engine.score(sequences[rank::ranks])]
@@ -468,12 +479,15 @@ class RewardTrainer(Trainer):
         found: list[Tensor] = [torch.empty(0)] * len(sequences)
         for owner, values in gather_object([(rank, mine)]) if ranks > 1 else [(rank, mine)]:
             found[owner::ranks] = values
-        return torch.cat(found)
+        return self._mean(torch.cat(found))
+
+    def _mean(self, outputs: Tensor) -> Tensor:
+        return outputs.mean(dim=1) if self.args.ensemble_heads > 1 else outputs.squeeze(-1)
 
     def _window_metrics(self) -> dict[str, float]:
         window = [(scores.cpu(), targets.to(torch.device("cpu"))) for scores, targets in self._window]
         self._window.clear()
-        return self.supervision.metrics(gather_object(window) if self.accelerator.num_processes > 1 else window)
+        return self._in_steps.metrics(gather_object(window) if self.accelerator.num_processes > 1 else window)
 
     def _warn_if_collapsed(self, scores: Tensor, examples: Sequence[EncodedGroup], when: str) -> None:
         margins = None
@@ -483,15 +497,3 @@ class RewardTrainer(Trainer):
         warning = collapse_warning(scores, margins)
         if warning and self.is_world_process_zero():
             logger.warning("%s: %s", when, warning)
-
-
-def _sequences_of(examples: Sequence[EncodedGroup]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]] | None]:
-    """All sequences of some groups, and where each is read; None where that is its last token."""
-    sequences = [sequence for example in examples for sequence in example.sequences]
-    readouts = [positions for example in examples for positions in example.readouts]
-    return sequences, readouts or None
-
-
-def _targets_in(batch: dict[str, Any]) -> list[Any]:
-    """All targets of a micro-batch."""
-    return [part.targets for part in batch["parts"]] if "parts" in batch else [batch["targets"]]
