@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import typer
@@ -155,7 +156,28 @@ def test_how_to_load_the_model_is_passed_on(rows, scorer):
     )
     assert path == "some/model"
     given = {"device": "cpu", "max_length": 512, "verify": False, "engine": "auto", "trust_remote_code": False}
-    assert options == given | dict.fromkeys((*unset, "length_normalised"))
+    of_ensembles = ("ensemble", "k", "weights", "on")
+    assert options == given | dict.fromkeys((*unset, *of_ensembles, "length_normalised", "scale"))
+
+
+def test_an_ensemble_is_named(rows, monkeypatch):
+    """In the notes of the table, and in the JSON with how its members are combined."""
+
+    class Members(ByLength):
+        contracts: ClassVar[dict[str, object]] = {}
+
+        def score_groups_members(self, groups, *, progress: bool = False):
+            raise AssertionError("a benchmark asks for the scores alone")
+
+        def to_dict(self):
+            return {"members": ["a", "b"], "how": "mean-std", "k": 2.0, "weights": None, "on": "z"}
+
+    monkeypatch.setattr(sys.modules["rewardlab.scoring.opening"], "open_scorer", Members.open)
+    result = run("rewardbench", "a,b", "--data", rows, "--ensemble", "mean-std", "--ensemble-k", "2", "--json")
+    out = json.loads(result.stdout)
+    assert out["ensemble"] == Members().to_dict()
+    assert "the model is an ensemble of 2 (mean-std, k = 2) on the scale z: a; b" in out["notes"]
+    assert Members.loaded[0][1].items() >= {"ensemble": "mean-std", "k": 2.0}.items()
 
 
 def test_the_help_lists_every_benchmark():

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from types import ModuleType
+from typing import ClassVar
 
 import pytest
 import typer
@@ -108,7 +109,9 @@ def test_how_to_load_the_model_is_passed_on(pairs, scorer):
     run("some/model", "--data", pairs, "--no-verify", "--engine", "packed")
     given = {"device": "cpu", "dtype": "float32", "engine": "auto", "trust_remote_code": True, "verify": True}
     # Options of one kind of scorer alone are None unless they are given.
-    unset = dict.fromkeys(("aggregation", "neutral_is_correct", "beta", "length_normalised"))
+    of_ensembles = ("ensemble", "k", "weights", "on")
+    unset = dict.fromkeys(("aggregation", "neutral_is_correct", "beta", "length_normalised", *of_ensembles))
+    unset |= dict.fromkeys(("scale", "max_length", "tokens_per_batch"))
     assert scorer.loaded[0] == ("some/model", given | unset)
     given = {"device": None, "dtype": None, "engine": "packed", "trust_remote_code": False, "verify": False}
     assert scorer.loaded[1:] == [("some/model", given | unset)]
@@ -214,3 +217,48 @@ def test_bias_of_a_process_model_is_refused_before_it_scores(sentences, scorer, 
     assert isinstance(result.exception, ConfigError)
     assert "process model" in result.exception.message
     assert "scoring" not in result.stderr
+
+
+class Members(ByLength):
+    """An ensemble of one that likes length and one that likes it less."""
+
+    contracts: ClassVar[dict[str, object]] = {}
+
+    def score_groups(self, groups, *, progress: bool = False):
+        return self.score_groups_members(groups)[0]
+
+    def score_groups_members(self, groups, *, progress: bool = False):
+        each = [[[float(len(text)), 0.5 * len(text)] for text in group.completions] for group in groups]
+        return [[sum(of_one) / 2 for of_one in of_group] for of_group in each], each
+
+    def to_dict(self):
+        return {"members": ["a", "b"], "how": "mean", "k": None, "weights": None, "on": "z"}
+
+
+def test_an_ensemble_says_what_its_members_say(pairs, monkeypatch):
+    """Lengths 11 2, 3 13, 10 2: differences 9 -10 8 and half of them; both members are right twice."""
+    monkeypatch.setattr(sys.modules["rewardlab.scoring.opening"], "open_scorer", Members.from_pretrained)
+    result = run("a,b", "--data", pairs, "--ensemble-weights", "2,1", "--ensemble", "weighted", "--json")
+    assert result.exit_code == 0
+    assert Members.loaded[0][1].items() >= {"ensemble": "weighted", "weights": [2.0, 1.0], "k": None}.items()
+    out = json.loads(result.stdout)
+    assert out["accuracy"]["value"] == pytest.approx(2 / 3)
+    told = out["ensemble"]
+    assert (told["members"], told["how"], told["num_completions"]) == (["a", "b"], "mean", 6)
+    assert told["mean_disagreement"]["value"] == pytest.approx(0.25 * (11 + 2 + 3 + 13 + 10 + 2) / 6)
+    assert told["pairs"]["mean_disagreement"]["value"] == pytest.approx(0.25 * (9 + 10 + 8) / 3)
+    assert {name: one["value"] for name, one in told["pairs"]["member_accuracy"].items()} == {
+        "a": pytest.approx(2 / 3),
+        "b": pytest.approx(2 / 3),
+    }
+    table = run("a,b", "--data", pairs).stdout
+    assert "accuracy by disagreement" in table
+    assert "An ensemble of 2 (mean) on the scale z: a; b." in table
+    assert run("a,b", "--data", pairs, "--bias", "--json").exit_code == 0
+
+
+def test_weights_that_are_no_numbers(pairs, scorer):
+    result = run("a,b", "--data", pairs, "--ensemble-weights", "2;1")
+    assert isinstance(result.exception, ConfigError)
+    assert "--ensemble-weights '2;1'" in result.exception.message
+    assert scorer.loaded == []

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from rewardlab.cli.main import main
+from rewardlab.types import PromptGroup
 
 
 @pytest.fixture
@@ -20,6 +21,19 @@ def llama_factory(base_model: Path, tmp_path: Path) -> Path:
     head = {"v_head.summary.weight": torch.ones(1, 32), "v_head.summary.bias": torch.tensor([-0.5])}
     save_file(head, folder / "value_head.safetensors")
     return folder
+
+
+@pytest.fixture(scope="module")
+def heads(base_model: Path, pairs: list[PromptGroup], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model with two heads, made with ``rewardlab train``."""
+    folder = tmp_path_factory.mktemp("heads")
+    rows = [{"prompt": g.prompt, "chosen": g.completions[0], "rejected": g.completions[1]} for g in pairs[:20]]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = ["--data", str(folder / "pairs.jsonl"), "--eval-fraction", "0.25", "--output", str(folder / "rm")]
+    settings = ["max_steps=2", "max_length=128", "disable_tqdm=true", "learning_rate=1e-3"]
+    options = ["--dtype", "float32", "--ensemble-heads", "2", *[w for s in settings for w in ("--set", s)]]
+    assert main(["train", "--model", str(base_model), *data, *options]) == 0
+    return folder / "rm"
 
 
 def test_what_it_prints(llama_factory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,3 +64,21 @@ def test_what_cannot_be_imported(base_model: Path, tmp_path: Path, capsys: pytes
 def test_an_output_in_use_is_bad_usage(llama_factory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", str(llama_factory), "--output", str(llama_factory)]) == 2
     assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_one_head_of_several(heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["verify", str(heads), "--json"]) == 0
+    assert "ensemble heads" in [check["name"] for check in json.loads(capsys.readouterr().out)["checks"]]
+    assert main(["import", str(heads), "--head", "1", "--output", str(tmp_path / "one")]) == 0
+    assert "head 1 of 2 of" in capsys.readouterr().out
+    assert main(["import", str(heads), "--head", "0", "--output", str(tmp_path / "zero"), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["head"], record["num_heads"], record["path"]) == (0, 2, str(tmp_path / "zero"))
+    assert record["max_difference"] <= record["tolerance"]
+
+
+def test_a_head_with_a_base_is_bad_usage(heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["import", str(heads), "--head", "1", "--base", "B", "--output", str(tmp_path / "one")]
+    assert main(arguments) == 2
+    assert "--base is for adapters of others" in capsys.readouterr().err

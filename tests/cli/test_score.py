@@ -105,3 +105,33 @@ def test_kill_minus_nine_leaves_no_trace(reward_model: Path, tmp_path: Path) -> 
     subprocess.run([*program, *map(str, [*arguments, whole])], capture_output=True, check=True)
     assert output.read_bytes() == whole.read_bytes()
     assert len(whole.read_bytes().splitlines()) == 2500
+
+
+def test_an_ensemble_is_scored_end_to_end(
+    reward_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice one model: the mean is its own scaled score, nobody disagrees, and another combination is another run."""
+    from rewardlab.scoring.scorer import Scorer
+
+    rows = [
+        {"id": 1, "prompt": "Write about wind.", "chosen": "the wind and the sea", "rejected": "short"},
+        {"id": 2, "prompt": "Write about Paris.", "completions": ["Paris is a poem", "the poem", "wind"]},
+    ]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    name, output = f"{reward_model},{reward_model}", tmp_path / "out.jsonl"
+    assert run(name, "--data", data, "--output", output, "--ensemble-scale", "z", "--json") == 0
+    told = capsys.readouterr()
+    assert "scoring with an ensemble of 2 (mean) on the scale z" in told.err
+    assert json.loads(told.out)["ensemble"]["members"] == [str(reward_model)] * 2
+    pair, several = map(json.loads, output.read_text().splitlines())
+    assert (pair["chosen_disagreement"], pair["rejected_disagreement"]) == (0.0, 0.0)
+    assert several["disagreements"] == [0.0, 0.0, 0.0]
+    own = Scorer.from_pretrained(reward_model, device="cpu", scale="z").score(
+        ["Write about wind."] * 2 + ["Write about Paris."] * 3,
+        ["the wind and the sea", "short", "Paris is a poem", "the poem", "wind"],
+    )
+    assert [pair["chosen_score"], pair["rejected_score"], *several["scores"]] == pytest.approx(own, abs=1e-5)
+    assert run(name, "--data", data, "--output", tmp_path / "new.jsonl", "--ensemble-k", "2") == 2
+    assert "k means nothing to 'mean'" in capsys.readouterr().err
+    assert run(reward_model, "--data", data, "--output", tmp_path / "new.jsonl", "--ensemble", "min") == 2
+    assert "has one head" in capsys.readouterr().err

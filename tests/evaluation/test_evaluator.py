@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -147,3 +148,31 @@ def test_attributes_are_rated_by_the_weights_the_model_was_trained_on() -> None:
     assert found.attributes["a"].pearson.value < 0.99
     del scorer.contract
     assert Evaluator(scorer).evaluate_all(groups).ratings is None
+
+
+class Members(Scripted):
+    """Combines two members by their mean; both in one pass."""
+
+    contracts: ClassVar[dict[str, object]] = {}
+
+    def score_groups_members(self, groups, *, progress: bool = False):
+        scores = self.score_groups(groups, progress)
+        return scores, [[(score - 1, score + 1) for score in of_group] for of_group in scores]
+
+    def to_dict(self):
+        return {"members": ["a", "b"]}
+
+
+def test_an_ensemble_is_scored_once_for_both_results() -> None:
+    groups = [pair_group(f"p{index}") for index in range(40)]
+    scores = [[float(index % 7), 3.0] for index in range(40)]
+    scorer = Members(scores)
+    evaluator = Evaluator(scorer, resamples=70, seed=5, confidence=0.8)
+    result, members = evaluator.evaluate_ensemble(groups, progress=True)
+    assert scorer.calls == [(40, True)]
+    assert result == Evaluator(Scripted(scores), resamples=70, seed=5, confidence=0.8).evaluate_all(groups)
+    assert (members.disagreement.value, members.resamples, members.seed, members.confidence) == (1.0, 70, 5, 0.8)
+    assert members.pairs is not None
+    assert members.pairs.member_accuracy["a"] == result.pairs.accuracy
+    with pytest.raises(ConfigError, match="has no members"):
+        Evaluator(Scripted(scores)).evaluate_ensemble(groups)

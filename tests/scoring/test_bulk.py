@@ -33,6 +33,7 @@ class FakeScorer:
     """
 
     has_steps = False
+    is_ensemble = False
 
     def __init__(self, *, fingerprint: str = "model-a", seconds: float = 0.0, fail_after: int | None = None) -> None:
         self.fingerprint = fingerprint
@@ -71,6 +72,17 @@ class FakeScorer:
             if on_progress is not None:
                 on_progress(len(texts))
         return result
+
+
+class FakeEnsemble(FakeScorer):
+    """Its members disagree the more, the longer a completion is."""
+
+    is_ensemble = True
+
+    def score_encoded_disagreement(
+        self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
+    ) -> tuple[list[list[float]], list[list[float]]]:
+        return self.score_encoded(encoded, on_progress), [list(map(float, item.lengths)) for item in encoded]
 
 
 def write_rows(path: Path, rows: Sequence[object]) -> Path:
@@ -429,6 +441,20 @@ def test_changed_steps_are_refused(tmp_path: Path) -> None:
         score(data, tmp_path / "out.jsonl")
 
 
+def test_an_ensemble_combined_in_another_way_is_refused(data: Path, tmp_path: Path) -> None:
+    """Settings hold lists and nested records, as an ensemble's do; equal ones are taken up."""
+    settings = {"how": "weighted", "weights": [1.0, 2.0], "models": [{"dtype": "float32"}, {"dtype": "bfloat16"}]}
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        score(data, output, FakeEnsemble(fail_after=2), settings=settings)
+    for change in ({"weights": [2.0, 1.0]}, {"models": [{"dtype": "float32"}] * 2}, {"how": "mean", "weights": None}):
+        with pytest.raises(ConfigError, match=f"{next(iter(change))} was .*, is now"):
+            score(data, output, FakeEnsemble(), settings=settings | change)
+    assert score(data, output, FakeEnsemble(), settings=settings).resumed_rows == 2 * CHUNK
+    score(data, tmp_path / "whole.jsonl", FakeEnsemble(), settings=settings)
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
 def test_rows_without_their_journal_are_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "out.jsonl.partial").write_text("something of the user's\n")
     with pytest.raises(ConfigError, match="without its journal"):
@@ -519,3 +545,40 @@ def test_parquet_ids_of_mixed_types_become_text(tmp_path: Path, ids: list[Any]) 
     expected = [str(value) if value is not None else f"rows.jsonl:{i + 1}" for i, value in enumerate(ids)]
     assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == expected
     assert "ids are text" in result.notes[0]
+
+
+@pytest.mark.parametrize("with_lists", [True, False])
+def test_disagreement_stands_beside_every_score(tmp_path: Path, with_lists: bool) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    rows: list[object] = [
+        {"id": 0, "prompt": "p", "completion": "four"},
+        {"id": 1, "prompt": "p", "chosen": "a", "rejected": "bb"},
+        {"id": 2, "prompt": "p", "completion": "refuse"},
+    ]
+    rows += [{"id": 3, "prompt": "p", "completions": ["a", "bb", "ccc"]}] if with_lists else []
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    score(data, tmp_path / "out.jsonl", FakeEnsemble())
+    found = read_rows(tmp_path / "out.jsonl")
+    plain = score_rows_without(data, tmp_path / "plain.jsonl")
+    told = [{name: row.pop(name) for name in list(row) if "disagreement" in name} for row in found]
+    assert found == plain
+    assert told == [
+        {"disagreements": [4.0]} if with_lists else {"disagreement": 4.0},
+        {"chosen_disagreement": 1.0, "rejected_disagreement": 2.0},
+        {"disagreements": None} if with_lists else {"disagreement": None},
+        *([{"disagreements": [1.0, 2.0, 3.0]}] if with_lists else []),
+    ]
+    score(data, tmp_path / "out.parquet", FakeEnsemble())
+    table = pq.read_table(tmp_path / "out.parquet")
+    of_one, of_list = ("scores", "disagreements") if with_lists else ("score", "disagreement")
+    names = ["id", of_one, "chosen_score", "rejected_score", of_list, "chosen_disagreement", "rejected_disagreement"]
+    assert table.schema.names == [*names, "truncated", "error"]
+    assert table.to_pylist() == [
+        {**dict.fromkeys(table.schema.names), "truncated": False, **row} for row in read_rows(tmp_path / "out.jsonl")
+    ]
+
+
+def score_rows_without(data: Path, output: Path) -> list[dict[str, Any]]:
+    """What a scorer that is no ensemble writes of the same rows."""
+    score(data, output)
+    return read_rows(output)

@@ -146,3 +146,13 @@ def test_the_scale_is_of_scores_aggregated_as_the_models_own(reward_model: Path)
     with pytest.raises(ConfigError, match="aggregated as the model's own") as error:
         _scale_of(loaded, other, "z")  # type: ignore[arg-type]
     assert "leave out the aggregation" in error.value.hint
+
+
+def test_settings_are_what_decides_the_scores_beside_the_checkpoint(scorer: Scorer, reward_model: Path) -> None:
+    """As JSON, since a bulk run keeps them: one that was begun under others is not gone on with."""
+    import json
+
+    assert json.loads(json.dumps(scorer.settings)) == scorer.settings
+    other = Scorer.from_pretrained(reward_model, max_length=64, engine="padded", dtype="bfloat16", scale="z")
+    differing = {name for name in scorer.settings if scorer.settings[name] != other.settings[name]}
+    assert differing == {"max_length", "layout", "dtype", "scale"}

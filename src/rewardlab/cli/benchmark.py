@@ -6,6 +6,7 @@ This file knows options and where output goes; what is computed is :mod:`rewardl
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +20,17 @@ from rewardlab.cli.options import (
     Device,
     Dtype,
     EngineName,
+    Ensemble,
+    EnsembleK,
+    EnsembleScale,
+    EnsembleWeights,
     JsonOutput,
     LengthNormalised,
     MaxLength,
     NeutralIsCorrect,
     Scored,
     TrustRemoteCode,
+    scorer_options,
 )
 
 
@@ -61,6 +67,10 @@ def benchmark(
     neutral_is_correct: NeutralIsCorrect = False,
     beta: Beta = None,
     length_normalised: LengthNormalised = False,
+    ensemble: Ensemble = None,
+    ensemble_k: EnsembleK = None,
+    ensemble_weights: EnsembleWeights = None,
+    ensemble_scale: EnsembleScale = None,
     trust_remote_code: TrustRemoteCode = False,
     check_contract: CheckContract = True,
 ) -> None:
@@ -86,6 +96,8 @@ def benchmark(
         rewardlab benchmark processbench runs/prm --data ProcessBench/
 
         rewardlab benchmark llmbar runs/dpo:runs/sft --data Dataset/LLMBar
+
+        rewardlab benchmark rewardbench runs/rm-1,runs/rm-2,runs/rm-3 --data filtered.parquet --ensemble median
     """
     from rich.console import Console
 
@@ -93,35 +105,45 @@ def benchmark(
     from rewardlab.evaluation.benchmarks import benchmark_named
     from rewardlab.evaluation.benchmarks.running import load_benchmark, run_benchmark, summary_of
     from rewardlab.evaluation.benchmarks.table import render
+    from rewardlab.evaluation.ensembles_table import ensemble_sentence
+    from rewardlab.evaluation.scorers import EnsembleLike
 
     chosen = benchmark_named(name)
     if output is not None and output.exists() and not overwrite:
         raise ConfigError(f"{output} exists", hint="give another name, or --overwrite")
+    options = scorer_options(
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        batch_tokens=batch_tokens,
+        engine=engine,
+        trust_remote_code=trust_remote_code,
+        check_contract=check_contract,
+        aggregation=aggregation,
+        neutral_is_correct=neutral_is_correct,
+        beta=beta,
+        length_normalised=length_normalised,
+        ensemble=ensemble,
+        ensemble_k=ensemble_k,
+        ensemble_weights=ensemble_weights,
+        ensemble_scale=ensemble_scale,
+    )
     groups = load_benchmark(chosen, data or (), split)
 
     from rewardlab.scoring.opening import open_scorer
 
-    scorer = open_scorer(
-        model,
-        device=device,
-        dtype=dtype,
-        max_length=max_length,
-        tokens_per_batch=batch_tokens,
-        engine=engine,
-        trust_remote_code=trust_remote_code,
-        verify=check_contract,
-        aggregation=aggregation,
-        neutral_is_correct=neutral_is_correct or None,
-        beta=beta,
-        length_normalised=length_normalised or None,
-    )
+    scorer = open_scorer(model, **options)
     result = run_benchmark(chosen, scorer, groups, progress=True)
+    members = scorer.to_dict() if isinstance(scorer, EnsembleLike) else None
+    if members:
+        result = replace(result, notes=(*result.notes, f"the model is {ensemble_sentence(members)}"))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         lines = (json.dumps(item, allow_nan=False) + "\n" for item in result.items)
         output.write_text("".join(lines), encoding="utf-8")
         typer.echo(f"wrote {len(result.items):,} items to {output}", err=True)
     if json_output:
-        typer.echo(json.dumps(summary_of(chosen, result), indent=2, allow_nan=False))
+        summary = {**summary_of(chosen, result), **({"ensemble": members} if members else {})}
+        typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
         Console().print(render(chosen, result))

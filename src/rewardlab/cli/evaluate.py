@@ -18,6 +18,10 @@ from rewardlab.cli.options import (
     Device,
     Dtype,
     EngineName,
+    Ensemble,
+    EnsembleK,
+    EnsembleScale,
+    EnsembleWeights,
     JsonOutput,
     LengthNormalised,
     NeutralIsCorrect,
@@ -25,6 +29,7 @@ from rewardlab.cli.options import (
     Scored,
     Split,
     TrustRemoteCode,
+    scorer_options,
 )
 
 
@@ -57,6 +62,10 @@ def evaluate(
     ] = 200,
     beta: Beta = None,
     length_normalised: LengthNormalised = False,
+    ensemble: Ensemble = None,
+    ensemble_k: EnsembleK = None,
+    ensemble_weights: EnsembleWeights = None,
+    ensemble_scale: EnsembleScale = None,
     trust_remote_code: TrustRemoteCode = False,
     check_contract: CheckContract = True,
 ) -> None:
@@ -66,7 +75,8 @@ def evaluate(
     accuracy by subset; of rankings and ratings correlations; of outcomes AUC and best-of-K accuracy; of judged steps,
     by a process model, F1 and first-error accuracy. Beside each stand length and majority; all have 95 % intervals, by
     prompt (docs/metrics.md). With --bias it also prints how the score moves when answers change in ways that should not
-    make them better (docs/bias.md).
+    make them better (docs/bias.md). Of an ensemble (A,B,C) it also prints each member's accuracy, and the accuracy on
+    the pairs on which they agree and disagree (docs/ensembles.md).
 
     [dim]Examples:[/dim]
 
@@ -79,6 +89,8 @@ def evaluate(
         rewardlab evaluate runs/dpo:runs/sft --data held_out.jsonl --beta 0.1
 
         rewardlab evaluate runs/rm --data held_out.jsonl --bias
+
+        rewardlab evaluate runs/rm-1,runs/rm-2,runs/rm-3 --data held_out.jsonl --ensemble mean-std --ensemble-k 0.5
     """
     from rich.console import Console
 
@@ -86,9 +98,26 @@ def evaluate(
     from rewardlab.evaluation import Evaluator
     from rewardlab.evaluation.bias import measure_bias, require_probeable
     from rewardlab.evaluation.bias_table import render_bias
+    from rewardlab.evaluation.ensembles_table import render_ensemble
+    from rewardlab.evaluation.scorers import EnsembleLike
     from rewardlab.evaluation.table import render_all
     from rewardlab.metrics.known import require_known
 
+    options = scorer_options(
+        device=device,
+        dtype=dtype,
+        engine=engine,
+        trust_remote_code=trust_remote_code,
+        check_contract=check_contract,
+        aggregation=aggregation,
+        neutral_is_correct=neutral_is_correct,
+        beta=beta,
+        length_normalised=length_normalised,
+        ensemble=ensemble,
+        ensemble_k=ensemble_k,
+        ensemble_weights=ensemble_weights,
+        ensemble_scale=ensemble_scale,
+    )
     reading = read_groups(data, format=format, split=split, strict=strict, quarantine=quarantine)
     if reading.bad_rows:
         typer.echo(reading.left_out(), err=True)
@@ -97,18 +126,7 @@ def evaluate(
     from rewardlab.evaluation.readable import readable
     from rewardlab.scoring.opening import open_scorer
 
-    scorer = open_scorer(
-        model,
-        device=device,
-        dtype=dtype,
-        engine=engine,
-        trust_remote_code=trust_remote_code,
-        verify=check_contract,
-        aggregation=aggregation,
-        neutral_is_correct=neutral_is_correct or None,
-        beta=beta,
-        length_normalised=length_normalised or None,
-    )
+    scorer = open_scorer(model, **options)
     if bias:
         require_probeable(scorer)
     found = readable(scorer.encoder, reading.groups)
@@ -117,19 +135,31 @@ def evaluate(
         typer.echo(f"left out: {error.message}", err=True)
     groups = found.groups
     require_known(groups)
-    warnings = warnings_of(scorer.contract, groups)
+    if isinstance(scorer, EnsembleLike):
+        contracts = scorer.contracts.items()
+        warnings = [f"{name}: {told}" for name, contract in contracts for told in warnings_of(contract, groups)]
+    else:
+        warnings = warnings_of(scorer.contract, groups)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     # First the probes, which can still find that they cannot be made: no metrics are lost then.
     probed = measure_bias(scorer, groups, most=bias_groups, progress=True) if bias else None
-    result = Evaluator(scorer, threshold=threshold).evaluate_all(groups, progress=True)
+    evaluator, of_members = Evaluator(scorer, threshold=threshold), None
+    if isinstance(scorer, EnsembleLike):
+        result, of_members = evaluator.evaluate_ensemble(groups, progress=True)
+    else:
+        result = evaluator.evaluate_all(groups, progress=True)
 
     if json_output:
         summary = {**result.to_dict(), "warnings": warnings, "ledger": reading.ledger.to_dict()}
+        if of_members:
+            summary["ensemble"] = of_members.to_dict()
         if probed:
             summary["bias"] = probed.to_dict()
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
         Console().print(render_all(result))
+        if of_members:
+            Console().print(render_ensemble(of_members))
         if probed:
             Console().print(render_bias(probed))

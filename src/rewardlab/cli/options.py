@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-Model: TypeAlias = Annotated[str, typer.Argument(metavar="DIR", help="The reward model: a folder or a hub id.")]
+from rewardlab.errors import ConfigError
+
+
+def one_model(path: str) -> str:
+    """The path, where it names one model.
+
+    Raises:
+        ConfigError: It names several, as ``score``, ``evaluate`` and ``benchmark`` take them.
+    """
+    if "," in path and not Path(path).exists():
+        raise ConfigError(
+            f"{path}: this command takes one model", hint="give it each in turn: an ensemble has no contract of its own"
+        )
+    return path
+
+
+Model: TypeAlias = Annotated[
+    str, typer.Argument(metavar="DIR", help="The reward model: a folder or a hub id.", callback=one_model)
+]
 Scored: TypeAlias = Annotated[
     str,
     typer.Argument(
-        metavar="DIR", help="The reward model, a folder or a hub id; POLICY:REFERENCE for DPO's implicit reward."
+        metavar="DIR",
+        help="The reward model, a folder or a hub id; A,B,C for an ensemble of several; POLICY:REFERENCE for DPO's "
+        "implicit reward.",
     ),
 ]
 JsonOutput: TypeAlias = Annotated[
@@ -44,6 +65,31 @@ Beta: TypeAlias = Annotated[float | None, typer.Option(help="Implicit reward: DP
 LengthNormalised: TypeAlias = Annotated[
     bool, typer.Option("--length-normalised", help="Implicit reward: divide by the number of completion tokens.")
 ]
+Ensemble: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ensemble",
+        metavar="HOW",
+        help="How the scores of A,B,C, or of the heads of one model, become one: mean (default of A,B,C), min, median, "
+        "mean-std or weighted (docs/ensembles.md).",
+    ),
+]
+EnsembleK: TypeAlias = Annotated[
+    float | None,
+    typer.Option("--ensemble-k", metavar="K", help="mean-std: how many standard deviations to subtract, 1 by default."),
+]
+EnsembleWeights: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--ensemble-weights", metavar="W,W,...", help="weighted: one weight per member, such as 2,1,1."),
+]
+EnsembleScale: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ensemble-scale",
+        metavar="SCALE",
+        help="What the members' scores are put on first: auto (default), calibrated, z, centered or raw.",
+    ),
+]
 Device: TypeAlias = Annotated[
     str | None, typer.Option(help="Where to score, e.g. cpu or cuda:0; by default a GPU if any.")
 ]
@@ -61,3 +107,59 @@ CheckContract: TypeAlias = Annotated[
     bool,
     typer.Option("--verify/--no-verify", help="Score the contract's probes first, and refuse a model that fails."),
 ]
+
+
+def scorer_options(
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    max_length: int | None = None,
+    batch_tokens: int | None = None,
+    engine: str = "auto",
+    trust_remote_code: bool = False,
+    check_contract: bool = True,
+    aggregation: str | None = None,
+    neutral_is_correct: bool = False,
+    scale: str = "raw",
+    beta: float | None = None,
+    length_normalised: bool = False,
+    ensemble: str | None = None,
+    ensemble_k: float | None = None,
+    ensemble_weights: str | None = None,
+    ensemble_scale: str | None = None,
+) -> dict[str, Any]:
+    """A command's options as :func:`~rewardlab.scoring.opening.open_scorer` takes them; what was not given is None.
+
+    Raises:
+        ConfigError: The weights are no numbers with commas between.
+    """
+    return {
+        "device": device,
+        "dtype": dtype,
+        "max_length": max_length,
+        "tokens_per_batch": batch_tokens,
+        "engine": engine,
+        "trust_remote_code": trust_remote_code,
+        "verify": check_contract,
+        "aggregation": aggregation,
+        "neutral_is_correct": neutral_is_correct or None,
+        "scale": None if scale == "raw" else scale,
+        "beta": beta,
+        "length_normalised": length_normalised or None,
+        "ensemble": ensemble,
+        "k": ensemble_k,
+        "weights": _numbers(ensemble_weights),
+        "on": ensemble_scale,
+    }
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    """Numbers with commas between."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--ensemble-weights {text!r}: expected numbers with commas between", hint="for example 2,1,1"
+        ) from None

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rewardlab.cli.options import CheckContract, Device, Dtype, EngineName, TrustRemoteCode
+from rewardlab.cli.options import CheckContract, Device, Dtype, EngineName, TrustRemoteCode, one_model
 
 
 def report(
@@ -54,6 +54,8 @@ def report(
     """
     from rewardlab.errors import ConfigError
 
+    for model in models:
+        one_model(model)
     if len(models) > 2:
         raise ConfigError(f"{len(models)} models are named", hint="one is shown, two are compared")
     path = output or Path("comparison.html" if len(models) == 2 else "report.html")

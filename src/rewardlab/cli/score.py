@@ -21,6 +21,10 @@ from rewardlab.cli.options import (
     Device,
     Dtype,
     EngineName,
+    Ensemble,
+    EnsembleK,
+    EnsembleScale,
+    EnsembleWeights,
     JsonOutput,
     LengthNormalised,
     MaxLength,
@@ -30,6 +34,7 @@ from rewardlab.cli.options import (
     Scored,
     Split,
     TrustRemoteCode,
+    scorer_options,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +66,10 @@ def score(
     scale: ScaleName = "raw",
     beta: Beta = None,
     length_normalised: LengthNormalised = False,
+    ensemble: Ensemble = None,
+    ensemble_k: EnsembleK = None,
+    ensemble_weights: EnsembleWeights = None,
+    ensemble_scale: EnsembleScale = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first row that cannot be read or scored.")
     ] = False,
@@ -74,8 +83,9 @@ def score(
 
     Rows come out in order, each with its id (else where it was read, such as pairs.jsonl:17) and [bold]score[/bold];
     pairs with [bold]chosen_score[/bold] and [bold]rejected_score[/bold]; groups of completions with the list
-    [bold]scores[/bold]. A process model adds [bold]step_scores[/bold], P(correct) of each step. A row that cannot be
-    scored keeps its place, with the reason in [bold]error[/bold]; one that cannot be read is in OUT.quarantine.jsonl.
+    [bold]scores[/bold]. A process model adds [bold]step_scores[/bold], P(correct) of each step, an ensemble
+    (A,B,C) [bold]disagreement[/bold], how far its members' scores are apart. A row that cannot be scored keeps its
+    place, with the reason in [bold]error[/bold]; one that cannot be read is in OUT.quarantine.jsonl.
 
     A raw score is no quality: only differences within a prompt mean something. [bold]--scale[/bold] gives it against
     the model's reference set instead.
@@ -93,6 +103,8 @@ def score(
         rewardlab score runs/prm --data solutions.jsonl --output scores.jsonl --aggregation product
 
         rewardlab score runs/dpo:runs/sft --data completions.jsonl --output scores.jsonl --beta 0.1
+
+        rewardlab score runs/rm-1,runs/rm-2,runs/rm-3 --data completions.jsonl --output scores.jsonl --ensemble min
     """
     from rich.console import Console
 
@@ -100,34 +112,33 @@ def score(
 
     console = Console(stderr=True)
     check_files(data, output, split=split, restart=restart, overwrite=overwrite)
-
-    from rewardlab.scoring.opening import open_scorer
-
-    scorer = open_scorer(
-        model,
+    options = scorer_options(
         device=device,
         dtype=dtype,
         max_length=max_length,
-        tokens_per_batch=batch_tokens,
+        batch_tokens=batch_tokens,
         engine=engine,
         trust_remote_code=trust_remote_code,
-        verify=check_contract,
+        check_contract=check_contract,
         aggregation=aggregation,
-        neutral_is_correct=neutral_is_correct or None,
-        scale=None if scale == "raw" else scale,
+        neutral_is_correct=neutral_is_correct,
+        scale=scale,
         beta=beta,
-        length_normalised=length_normalised or None,
+        length_normalised=length_normalised,
+        ensemble=ensemble,
+        ensemble_k=ensemble_k,
+        ensemble_weights=ensemble_weights,
+        ensemble_scale=ensemble_scale,
     )
-    settings: dict[str, str | int | None] = {
-        "device": scorer.loaded.model.device.type,
-        "dtype": scorer.loaded.dtype,
-        "max_length": scorer.encoder.max_length,
-        "layout": scorer.layout.layout,
-        "batch_tokens": batch_tokens,
-        "aggregation": scorer.read_out.aggregation,
-        "neutral_is_correct": scorer.read_out.neutral_is_correct,
-        "scale": scorer.scale,
-    }
+
+    from rewardlab.evaluation.ensembles_table import ensemble_sentence
+    from rewardlab.evaluation.scorers import EnsembleLike
+    from rewardlab.scoring.opening import open_scorer
+
+    scorer = open_scorer(model, **options)
+    members = scorer.to_dict() if isinstance(scorer, EnsembleLike) else None
+    if members:
+        typer.echo(f"scoring with {ensemble_sentence(members)}", err=True)
     with _bar(console) as update:
         result = score_file(
             scorer,
@@ -136,14 +147,15 @@ def score(
             format=format,
             split=split,
             strict=strict,
-            settings=settings,
+            settings={**scorer.settings, "batch_tokens": batch_tokens},
             restart=restart,
             overwrite=overwrite,
             on_progress=update,
         )
     _print_summary(console, result, scorer.scale)
     if json_output:
-        typer.echo(json.dumps({**result.to_dict(), "scale": scorer.scale}, indent=2))
+        of_ensemble = {"ensemble": members} if members else {}
+        typer.echo(json.dumps({**result.to_dict(), "scale": scorer.scale, **of_ensemble}, indent=2))
 
 
 @contextmanager

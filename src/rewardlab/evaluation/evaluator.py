@@ -7,9 +7,18 @@ is measured is :mod:`rewardlab.metrics`'.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from rewardlab.evaluation.scorers import GroupScorer, require_raw, scores_and_steps
+from rewardlab.errors import ConfigError
+from rewardlab.evaluation.ensembles import EnsembleResult, evaluate_members
+from rewardlab.evaluation.scorers import (
+    EnsembleLike,
+    GroupScorer,
+    Scores,
+    StepScores,
+    require_raw,
+    scores_and_steps,
+)
 from rewardlab.metrics.known import Evaluation, evaluate_known, require_known
 from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores, require_pairs
 from rewardlab.metrics.ratings import rated_by
@@ -99,8 +108,35 @@ class Evaluator:
         contract = getattr(self.scorer, "contract", None)
         weights = contract.objective.get("attribute_weights") if contract is not None else None
         groups = rated_by(groups, weights)
+        return self._compared(groups, *scores_and_steps(self.scorer, groups, progress))
+
+    def evaluate_ensemble(
+        self, groups: Sequence[PromptGroup], progress: bool = False
+    ) -> tuple[Evaluation, EnsembleResult]:
+        """As :meth:`evaluate_all`, with what the members say, in one pass.
+
+        Args:
+            groups: As there.
+            progress: As there.
+
+        Returns:
+            The evaluation of the combined scores, and the members' disagreement.
+
+        Raises:
+            ConfigError: The scorer is no ensemble.
+            DataError: As there.
+        """
+        if not isinstance(self.scorer, EnsembleLike):
+            raise ConfigError("this scorer has no members", hint="evaluate_all measures a single model")
+        require_known(groups)
+        scores, of_members = self.scorer.score_groups_members(groups, progress=progress)
+        options: dict[str, Any] = {"resamples": self.resamples, "seed": self.seed, "confidence": self.confidence}
+        told = evaluate_members(groups, scores, of_members, self.scorer.to_dict(), **options)
+        return self._compared(groups, scores, None), told
+
+    def _compared(self, groups: Sequence[PromptGroup], scores: Scores, step_scores: StepScores | None) -> Evaluation:
+        """The scores compared with everything that is known."""
         read_out = getattr(self.scorer, "read_out", None)
-        scores, step_scores = scores_and_steps(self.scorer, groups, progress)
         return evaluate_known(
             groups,
             scores,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from rewardlab.errors import ConfigError
+from rewardlab.modeling.contract import Contract
 from rewardlab.types import PromptGroup
 
 Scores = Sequence[Sequence[float]]
@@ -13,6 +14,9 @@ Scores = Sequence[Sequence[float]]
 
 StepScores = Sequence[Sequence[Sequence[float]]]
 """Per group and completion, P(correct) of each step."""
+
+MemberScores = Sequence[Sequence[Sequence[float]]]
+"""Per group and completion, one score per member of an ensemble."""
 
 
 class GroupScorer(Protocol):
@@ -34,6 +38,26 @@ class StepScorer(Protocol):
 
     def score_groups_steps(self, groups: Sequence[PromptGroup], *, progress: bool = False) -> tuple[Scores, StepScores]:
         """Scores as ``score_groups``, and per group and completion one probability per step."""
+        ...
+
+
+@runtime_checkable
+class EnsembleLike(GroupScorer, Protocol):
+    """A scorer that combines several members and tells what each gives, in the same pass."""
+
+    @property
+    def contracts(self) -> Mapping[str, Contract]:
+        """The contracts of its checkpoints, by folder."""
+        ...
+
+    def score_groups_members(
+        self, groups: Sequence[PromptGroup], *, progress: bool = False
+    ) -> tuple[Scores, MemberScores]:
+        """Scores as ``score_groups``, and per group and completion one score per member."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """``"members"``, their names, and how they are combined."""
         ...
 
 

@@ -35,6 +35,8 @@ CHUNK_ROWS = 512
 """Rows scored, and made safe on disk, at a time."""
 
 _PARQUET_ROWS = 8192  # rows converted, and written as one row group, at a time
+# What a row says of its one completion -> what it says of a list of them.
+_OF_LISTS = {"score": "scores", "step_scores": "step_scores", "disagreement": "disagreements"}
 _NOT_WRITTEN = (".csv", ".tsv", ".gz", ".zst", ".arrow")
 
 
@@ -69,6 +71,15 @@ class BulkScorer(Protocol):
         self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
     ) -> tuple[list[list[float]], list[list[list[float]]]]:
         """Scores as :meth:`score_encoded`, and one list per group and completion with a score for each step."""
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it also says how far its members disagree, with :meth:`score_encoded_disagreement`."""
+
+    def score_encoded_disagreement(
+        self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
+    ) -> tuple[list[list[float]], list[list[float]]]:
+        """Scores as :meth:`score_encoded`, and as many numbers that say how far the members disagree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +151,7 @@ def score_file(
     split: str | None = None,
     strict: bool = False,
     chunk_rows: int = CHUNK_ROWS,
-    settings: Mapping[str, str | int | None] | None = None,
+    settings: Mapping[str, Any] | None = None,
     restart: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -150,10 +161,11 @@ def score_file(
     A row of the output is ``{"id", "chosen_score", "rejected_score"}`` for a pair, ``{"id", "scores"}`` for a list of
     completions, and ``{"id", "score"}`` for one completion (also one in a list, if no row has several). A process model
     adds the probabilities of the steps: ``"step_scores"`` (of a list, one list per completion), or, of a pair,
-    ``"chosen_step_scores"`` and ``"rejected_step_scores"``. ``id`` is the row's own, else where it was read
-    (``"pairs.jsonl:17"``). ``"truncated": true`` is there if a prompt was cut. A row that cannot be scored keeps its
-    place, with null scores and the reason in ``"error"``; rows that cannot even be read are in
-    ``OUT.quarantine.jsonl`` instead.
+    ``"chosen_step_scores"`` and ``"rejected_step_scores"``. An ensemble adds how far its members' scores are apart:
+    ``"disagreement"`` (of a list, ``"disagreements"``), or, of a pair, ``"chosen_disagreement"`` and
+    ``"rejected_disagreement"``. ``id`` is the row's own, else where it was read (``"pairs.jsonl:17"``).
+    ``"truncated": true`` is there if a prompt was cut. A row that cannot be scored keeps its place, with null scores
+    and the reason in ``"error"``; rows that cannot even be read are in ``OUT.quarantine.jsonl`` instead.
 
     Args:
         scorer: What scores.
@@ -163,8 +175,8 @@ def score_file(
         split: The split, for hub ids and folders of several splits.
         strict: Whether a single row that cannot be read or scored is an error.
         chunk_rows: Rows scored, and made safe on disk, at a time.
-        settings: Whatever else decides the scores (dtype, device, maximum length): an interrupted run is only taken
-            up under the same.
+        settings: Whatever else decides the scores (dtype, device, maximum length), as JSON: an interrupted run is only
+            taken up under the same.
         restart: Whether to throw away what an interrupted run left.
         overwrite: Whether an existing output may be replaced.
         on_progress: Called with the completions done so far and their total, at the start and as they are scored.
@@ -180,7 +192,7 @@ def score_file(
     quarantine = output.with_name(output.name + ".quarantine.jsonl")
     reading = read_groups(sources, format=format, split=split, strict=strict, quarantine=quarantine)
     groups = reading.groups
-    layout = _Layout(groups, format, scorer.has_steps)
+    layout = _Layout(groups, format, _beside_scores(scorer))
     header = {
         "model": scorer.fingerprint,
         "data": _data_fingerprint(groups),
@@ -233,8 +245,8 @@ def score_file(
 class _Layout:
     """Which columns a row has; known from the groups alone, before anything is scored."""
 
-    def __init__(self, groups: Sequence[PromptGroup], format: str, has_steps: bool = False) -> None:
-        self.has_steps = has_steps
+    def __init__(self, groups: Sequence[PromptGroup], format: str, beside: str | None = None) -> None:
+        self.beside = beside
         self.has_lists = format == "completions" or any(len(g.completions) > 1 and not _is_pair(g) for g in groups)
         self.columns = {name for group in groups for name in self.scores(group, None, None)}
         self.ids = [self.id(group) for group in groups]
@@ -244,19 +256,19 @@ class _Layout:
         return group.source if group.id is None else group.id
 
     def scores(
-        self, group: PromptGroup, scores: Sequence[float] | None, steps: Sequence[Sequence[float]] | None
+        self, group: PromptGroup, scores: Sequence[float] | None, beside: Sequence[Any] | None
     ) -> dict[str, Any]:
-        """The scores under the names of the row's kind; nulls where there are none."""
+        """The scores, and what stands beside them, under the names of the row's kind; nulls where there are none."""
         found: dict[str, Any] = {}
-        for end, values in (("score", scores), *((("step_scores", steps),) if self.has_steps else ())):
+        for name, values in (("score", scores), *(((self.beside, beside),) if self.beside else ())):
             if _is_pair(group):
                 pair = group.pairs[0]
-                found[f"chosen_{end}"] = values[pair.chosen] if values else None
-                found[f"rejected_{end}"] = values[pair.rejected] if values else None
+                found[f"chosen_{name}"] = values[pair.chosen] if values else None
+                found[f"rejected_{name}"] = values[pair.rejected] if values else None
             elif len(group.completions) > 1 or self.has_lists:
-                found["scores" if end == "score" else end] = list(values) if values else None
+                found[_OF_LISTS[name]] = list(values) if values else None
             else:
-                found[end] = values[0] if values else None
+                found[name] = values[0] if values else None
         return found
 
 
@@ -265,15 +277,22 @@ def _is_pair(group: PromptGroup) -> bool:
     return len(group.completions) == 2 and len(group.pairs) == 1 and not group.rankings
 
 
+def _beside_scores(scorer: BulkScorer) -> str | None:
+    """What a scorer gives of each completion beside its score."""
+    return "step_scores" if scorer.has_steps else "disagreement" if scorer.is_ensemble else None
+
+
 def _score_rows(
     scorer: BulkScorer, groups: Sequence[PromptGroup], layout: _Layout, strict: bool, advance: Callable[[int], None]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The output rows of one chunk, and its counts."""
     results = scorer.encoder.encode_many(groups)
     encoded = [result for result in results if isinstance(result, EncodedGroup)]
-    of_groups: Iterator[tuple[list[float], list[list[float]] | None]]
-    if layout.has_steps:
+    of_groups: Iterator[tuple[list[float], Any]]
+    if layout.beside == "step_scores":
         of_groups = zip(*scorer.score_encoded_steps(encoded, advance), strict=True)
+    elif layout.beside == "disagreement":
+        of_groups = zip(*scorer.score_encoded_disagreement(encoded, advance), strict=True)
     else:
         of_groups = ((scores, None) for scores in scorer.score_encoded(encoded, advance))
     rows: list[dict[str, Any]] = []
@@ -281,8 +300,8 @@ def _score_rows(
     for group, result in zip(groups, results, strict=True):
         row: dict[str, Any] = {"id": layout.id(group)}
         if isinstance(result, EncodedGroup):
-            scores, steps = next(of_groups)
-            row |= layout.scores(group, _finite(group, scores), steps)
+            scores, beside = next(of_groups)
+            row |= layout.scores(group, _finite(group, scores), beside)
             if result.truncated:
                 row["truncated"] = True
         elif strict:
@@ -376,10 +395,11 @@ def _write_parquet(source: Path, target: Path, layout: _Layout) -> tuple[str, ..
     whole = [isinstance(value, int) and -(2**63) <= value < 2**63 for value in layout.ids]
     id_type = pa.int64() if whole and all(whole) else pa.string()
     number, numbers = pa.float64(), pa.list_(pa.float64())
-    types = {"score": number, "scores": numbers, "chosen_score": number, "rejected_score": number}
-    of_one = pa.list_(number)
-    types |= {"step_scores": pa.list_(of_one) if "scores" in layout.columns else of_one}
-    types |= {"chosen_step_scores": of_one, "rejected_step_scores": of_one}
+    types: dict[str, Any] = {}
+    for name, of_list in _OF_LISTS.items():
+        kind = numbers if name == "step_scores" else number
+        types |= {name: kind, of_list: pa.list_(kind), f"chosen_{name}": kind, f"rejected_{name}": kind}
+    types["step_scores"] = pa.list_(numbers) if "scores" in layout.columns else numbers
     columns = [(name, kind) for name, kind in types.items() if name in layout.columns]
     schema = pa.schema([("id", id_type), *columns, ("truncated", pa.bool_()), ("error", pa.string())])
     with open(source, encoding="utf-8") as lines, pq.ParquetWriter(target, schema) as writer:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rewardlab.calibration.scale import ScoreScale
 from rewardlab.data.encoding import EncodedGroup, Encoder
@@ -138,6 +138,19 @@ class Scorer:
         return self.loaded.contract
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Whatever decides the scores beside the checkpoint, as JSON: a file begun under others is not gone on with."""
+        return {
+            "device": self.loaded.model.device.type,
+            "dtype": self.loaded.dtype,
+            "max_length": self.encoder.max_length,
+            "layout": self.layout.layout,
+            "aggregation": self.read_out.aggregation,
+            "neutral_is_correct": self.read_out.neutral_is_correct,
+            "scale": self.scale,
+        }
+
+    @property
     def fingerprint(self) -> str:
         """Equal for equal checkpoints."""
         return self.loaded.fingerprint
@@ -204,6 +217,25 @@ class Scorer:
         self._require_kind("step", "step scores", "process")
         return self.scores_of(self._outputs_with_bar(self._encoded(groups), progress))
 
+    def score_groups_disagreement(
+        self, groups: Sequence[PromptGroup], *, progress: bool = False
+    ) -> tuple[list[list[float]], list[list[float]]]:
+        """Scores as :meth:`score_groups`, and how far the members of an ensemble disagree on each, in one pass.
+
+        Args:
+            groups: The groups.
+            progress: Show a progress bar on stderr.
+
+        Returns:
+            Scores and disagreements, each per group and completion; a disagreement is the standard deviation (ddof 0)
+            of the members' scores on their common scale.
+
+        Raises:
+            ConfigError: This is no ensemble.
+            DataError: As :meth:`score_groups`.
+        """
+        raise self._not_an_ensemble()
+
     def step_scores(self, groups: Sequence[PromptGroup]) -> list[list[list[float]]]:
         """P(correct) of each step of every completion, by a process model.
 
@@ -236,6 +268,12 @@ class Scorer:
                 f"{self.loaded.folder} gives no {what}: it is read per {self.read_out.kind}",
                 hint=f"train a model with --objective {objective}",
             )
+
+    def _not_an_ensemble(self) -> ConfigError:
+        return ConfigError(
+            f"{self.loaded.folder} is one model, with nobody to disagree with",
+            hint="name several with commas between, A,B,C; or one with several heads, and how they are combined",
+        )
 
     def _outputs_with_bar(self, encoded: Sequence[EncodedGroup], progress: bool) -> list[list[Tensor]]:
         if not progress:
@@ -294,6 +332,22 @@ class Scorer:
             on_progress: Called with the number of completions just scored.
         """
         return self.scores_of(self.outputs(encoded, on_progress))
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether several members are combined, whose disagreement is known too."""
+        return False
+
+    def score_encoded_disagreement(
+        self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
+    ) -> tuple[list[list[float]], list[list[float]]]:
+        """As :meth:`score_groups_disagreement`, of groups encoded by this scorer's ``encoder``.
+
+        Args:
+            encoded: The groups.
+            on_progress: Called with the number of completions just scored.
+        """
+        raise self._not_an_ensemble()
 
     def outputs(
         self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None = None
