@@ -22,10 +22,12 @@ from typer.main import get_command
 from rewardlab import __version__
 from rewardlab.cli import data
 from rewardlab.cli.benchmark import benchmark
+from rewardlab.cli.best_of_n import best_of_n
 from rewardlab.cli.calibrate import calibrate
 from rewardlab.cli.demo import demo
 from rewardlab.cli.evaluate import evaluate
 from rewardlab.cli.import_ import import_
+from rewardlab.cli.overopt import overopt
 from rewardlab.cli.report import report
 from rewardlab.cli.score import score
 from rewardlab.cli.train import train
@@ -51,6 +53,8 @@ app.command(rich_help_panel="Trust it")(calibrate)
 app.command(rich_help_panel="Trust it")(benchmark)
 app.command(rich_help_panel="Trust it")(report)
 app.command(rich_help_panel="Use it")(score)
+app.command("best-of-n", rich_help_panel="Use it")(best_of_n)
+app.command(rich_help_panel="Use it")(overopt)
 
 
 def _paragraphs(docstring: str) -> str:

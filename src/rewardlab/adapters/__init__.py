@@ -1,0 +1,1 @@
+"""Others' signatures around a Scorer: TRL, verl, OpenRLHF, trlX. Their libraries are imported here alone."""

@@ -1,0 +1,138 @@
+"""Rewards for trainers that ask for one completion at a time, from many threads or tasks: verl and OpenRLHF.
+
+What comes at the same time is computed together. Such a call knows no batch, so transforms that need one are refused;
+ranks do not meet in it either, so running statistics are each process's own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rewardlab.adapters.gathered_calls import GatheredCalls
+from rewardlab.adapters.rewarding import Rewarder, numbers_or_none
+from rewardlab.adapters.text_scores import AnyText
+from rewardlab.errors import ConfigError, DataError
+from rewardlab.rewards.transforms import Center, Group, RefScale, Whiten
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """What is asked.
+
+    Attributes:
+        prompt: Text or messages.
+        completion: Text or messages.
+        baseline: The prompt's reference completion; None where there is none.
+    """
+
+    prompt: AnyText
+    completion: AnyText
+    baseline: AnyText | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SingleReward:
+    """What is answered.
+
+    Attributes:
+        reward: After the transforms.
+        score: Before them, in the scorer's scale; None where the completion has none and ``unscored`` stands in.
+        disagreement: Of an ensemble; else None.
+    """
+
+    reward: float
+    score: float | None
+    disagreement: float | None
+
+    def extras(self) -> dict[str, float]:
+        """What is known beside the reward, by name."""
+        named = {"reward_model_score": self.score, "disagreement": self.disagreement}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+class SingleRewards:
+    """Rewards of single completions, gathered.
+
+    Args:
+        scorer: As for :class:`~rewardlab.adapters.rewarding.Rewarder`.
+        transforms: Likewise; none that needs a batch.
+        unscored: The reward of a completion that has no score; None: asking for it raises.
+        max_wait_ms: How long a completion waits for others.
+        max_items: Most completions computed together.
+        **options: Further ones of :class:`~rewardlab.adapters.rewarding.Rewarder`.
+
+    Raises:
+        ConfigError: A transform that needs a batch.
+    """
+
+    def __init__(
+        self,
+        scorer: Any,
+        *,
+        transforms: Any = None,
+        unscored: float | None = None,
+        max_wait_ms: float = 5.0,
+        max_items: int = 256,
+        **options: Any,
+    ) -> None:
+        self.rewarder = Rewarder(scorer, transforms=transforms, gather=alone, **options)
+        for transform in () if self.rewarder.chain is None else self.rewarder.chain.transforms:
+            by_batch = isinstance(transform, Center) and transform.mean is None
+            by_first_batch = isinstance(transform, RefScale) and transform.std is None
+            if isinstance(transform, Whiten | Group) or by_batch or by_first_batch:
+                raise ConfigError(
+                    f"the transform {transform.name} needs a batch, and this trainer asks for one completion at a time",
+                    hint="take delta, clip, running, norm, temperature, or the contract's reference set",
+                )
+            if "ended" in transform.needs:
+                raise ConfigError(
+                    f"the transform {transform.name} asks which completions ended, and this trainer does not say",
+                    hint="leave it out",
+                )
+        self.unscored = unscored
+        self._calls = GatheredCalls(self._rewards, max_wait_ms=max_wait_ms, max_items=max_items)
+        self.submit = self._calls.submit
+
+    def _rewards(self, items: Sequence[Single]) -> list[SingleReward | Exception]:
+        with_baseline = any(item.baseline is not None for item in items)
+        rewards = self.rewarder.reward(
+            [item.prompt for item in items],
+            [item.completion for item in items],
+            baselines=[item.baseline for item in items] if with_baseline else None,
+        )
+        scores = numbers_or_none(rewards.scored.scores)
+        spread = rewards.scored.disagreements
+        spreads = [None] * len(items) if spread is None else numbers_or_none(spread)
+        answers: list[SingleReward | Exception] = []
+        for index, (score, disagreement) in enumerate(zip(scores, spreads, strict=True)):
+            try:
+                answers.append(SingleReward(rewards.reward_or(index, self.unscored), score, disagreement))
+            except DataError as error:  # this item's alone; the state of the transforms has moved by the others
+                answers.append(error)
+        return answers
+
+
+_made: dict[str, SingleRewards] = {}
+_making = threading.Lock()
+
+
+def made_once(scorer: str, options: dict[str, Any]) -> SingleRewards:
+    """The same object for the same scorer and options: trainers repeat them in every call.
+
+    Args:
+        scorer: A path or name.
+        options: Of :class:`SingleRewards`, with plain values.
+    """
+    key = repr((scorer, sorted(options.items())))
+    with _making:
+        if key not in _made:
+            _made[key] = SingleRewards(scorer, **options)
+        return _made[key]
+
+
+def alone(part: Any) -> tuple[list[Any], int]:
+    """Gather nothing: ranks do not make these calls together."""
+    return [part], 0

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from rewardlab.adapters.single_rewards import Single, SingleRewards
+from rewardlab.errors import ConfigError, DataError
+
+
+def test_single_completions_are_scored_together_and_get_the_scorers_scores(scorer, six, monkeypatch):
+    sizes = []
+    score = scorer.score_encoded
+    monkeypatch.setattr(scorer, "score_encoded", lambda e: sizes.append(sum(len(g.sequences) for g in e)) or score(e))
+    rewards = SingleRewards(scorer, max_wait_ms=200)
+    futures = [rewards.submit(Single(*pair)) for pair in zip(*six, strict=True)]
+    found = [future.result() for future in futures]
+    assert len(sizes) < 6
+    monkeypatch.undo()
+    assert [answer.reward for answer in found] == pytest.approx(scorer.score(*six), abs=1e-5)
+    assert found[0].extras() == {"reward_model_score": found[0].score}
+
+
+def test_what_has_no_score_fails_alone_or_is_given_what_was_said(scorer, too_long):
+    rewards = SingleRewards(scorer, max_wait_ms=50)
+    good, bad = rewards.submit(Single("p", "a poem")), rewards.submit(Single("p", too_long))
+    assert good.result().reward == pytest.approx(scorer.score(["p"], ["a poem"])[0], abs=1e-5)
+    with pytest.raises(DataError, match="completion too long"):
+        bad.result()
+    said = SingleRewards(scorer, unscored=-3.0).submit(Single("p", too_long)).result()
+    assert (said.reward, said.score, said.extras()) == (-3.0, None, {})
+
+
+def test_a_running_state_moves_once_though_an_item_fails(scorer, too_long):
+    rewards = SingleRewards(scorer, transforms=["running"], max_wait_ms=50)
+    futures = [rewards.submit(Single("p", text)) for text in ("a poem", "the sea", too_long)]
+    assert [type(future.exception()) for future in futures] == [type(None), type(None), DataError]
+    (state,) = rewards.rewarder.state_dict()["transforms"]
+    assert state["state"]["count"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("transform", ["whiten", "group", "center", "ref", {"missing_eos": {"penalty": 1.0}}])
+def test_transforms_that_need_a_batch_are_refused(scorer, transform):
+    with pytest.raises(ConfigError, match=r"one completion at a time|does not say"):
+        SingleRewards(scorer, transforms=[transform])
+
+
+def test_the_contracts_reference_is_no_batch(scorer):
+    spec = [{"ref": {"source": "contract"}}, {"clip": {"limit": 5}}, {"temperature": {"value": 2.0}}]
+    answer = SingleRewards(scorer, transforms=spec).submit(Single("p", "a poem")).result()
+    std = scorer.reference_scale.reference.std
+    assert answer.reward == pytest.approx(min(max(answer.score / std, -5), 5) / 2, rel=1e-5)
