@@ -46,6 +46,7 @@ def test_json_says_what_the_contract_then_holds(model: Path, rows: Path, capsys:
     assert contract.reference is not None
     assert contract.temperature == told["temperature"]["value"]
     assert contract.reference.source == "rows.jsonl"
+    assert told["heads"] == [], "a plain checkpoint has none"
     assert main(["verify", str(model), "--json"]) == 0, "the probes still give their scores"
 
 

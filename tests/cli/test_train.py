@@ -45,6 +45,16 @@ def test_from_files_to_a_checkpoint_with_a_ledger(
     assert "not an empty folder" in capsys.readouterr().err
 
 
+def test_heads_are_told_how_they_are_scored(
+    base_model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--model", str(base_model), "--data", str(data), "--set", "max_steps=1", *FAST]
+    assert main([*arguments, "--output", str(tmp_path / "heads"), "--ensemble-heads", "2"]) == 0
+    assert "(--ensemble min for the worst of the heads)" in " ".join(capsys.readouterr().err.split())
+    assert main([*arguments, "--output", str(tmp_path / "plain")]) == 0
+    assert "--ensemble" not in capsys.readouterr().err
+
+
 def test_a_recipe_and_shared_prompts(
     base_model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,17 @@ def test_all_figures_are_shown_in_80_columns(result: Calibrated) -> None:
     assert "shift since the version before: mean +0.000" in text
 
 
+def test_heads_have_one_line(result: Calibrated) -> None:
+    assert "heads" not in shown(result)
+    found = result.calibration
+    other = dataclasses.replace(found, temperature=dataclasses.replace(found.temperature, value=12.5))
+    line = shown(dataclasses.replace(result, heads=(other, found))).splitlines()[-1]
+    assert line.rstrip().endswith(f"2 heads each: temperatures {found.temperature.value:.4g} to 12.5")
+    assert len(line) <= 80
+    assert "12.5, 1 without one" in " ".join(shown(dataclasses.replace(result, heads=(other, None))).split())
+    assert "2 heads each: no temperature" in shown(dataclasses.replace(result, heads=(None, None)))
+
+
 def test_an_open_interval_and_missing_quantiles(result: Calibrated) -> None:
     """Of an imported model mean and std are known alone; of few pairs no upper bound."""
     temperature = dataclasses.replace(result.calibration.temperature, high=None)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedModel
 
+from rewardlab.data.encoding import EncodedGroup
 from rewardlab.errors import ConfigError
 from rewardlab.modeling.aggregation import (
     AGGREGATIONS,
     aggregate,
     correctness_logits,
     group_outputs,
+    mean_of_heads,
     score_of,
+    scores_by_head,
     step_logits,
     step_scores_of,
 )
-from rewardlab.types import ReadOut
+from rewardlab.modeling.engine import Engine
+from rewardlab.modeling.ensemble_heads import Heads, use_heads
+from rewardlab.types import PromptGroup, ReadOut
 
 LOGITS = st.lists(st.floats(-30, 30), min_size=1, max_size=12)
 
@@ -88,12 +95,14 @@ def test_the_score_of_each_kind() -> None:
 
 def test_group_outputs_keep_groups_and_completions_apart() -> None:
     """A fake engine: the score of a sequence is its length; at read-outs it gives their positions."""
-    from rewardlab.data.encoding import EncodedGroup
-    from rewardlab.types import PromptGroup
 
     class Fake:
-        def score(self, sequences: list[tuple[int, ...]], on_progress: object) -> list[float]:
-            return [float(len(sequence)) for sequence in sequences]
+        scores = None
+
+        def rows(
+            self, sequences: list[tuple[int, ...]], readouts: None, on_progress: object, compute: object
+        ) -> torch.Tensor:
+            return torch.tensor([float(len(sequence)) for sequence in sequences])
 
         def outputs(
             self, sequences: object, readouts: list[tuple[int, ...]], on_progress: object
@@ -107,6 +116,35 @@ def test_group_outputs_keep_groups_and_completions_apart() -> None:
     often = [EncodedGroup(group, ((1, 2), (1, 2, 3)), 1, readouts=((1,), (1, 2)))]
     found = group_outputs(Fake(), often)  # type: ignore[arg-type]
     assert [[t.tolist() for t in some] for some in found] == [[[1.0], [1.0, 2.0]]]
+
+
+def test_of_several_heads_each_completion_has_a_number_of_each(make_model: Callable[..., PreTrainedModel]) -> None:
+    """Against each head alone in the model; also of one group, and of none. No score is made of them by chance."""
+    model = make_model("qwen3")
+    heads = Heads(torch.randn(3, Heads.of(model).weight.shape[1], generator=torch.Generator().manual_seed(0)))
+    engine = Engine(model, "tree")
+    groups = [
+        EncodedGroup(PromptGroup("p", ["a", "b"]), ((2, 9, 10, 1), (2, 9, 11, 12, 1)), 2),
+        EncodedGroup(PromptGroup("q", ["c"]), ((2, 30, 31, 1),), 2),
+    ]
+    use_heads(model, heads)
+    found = group_outputs(engine, groups)
+    assert [[tuple(of_one.shape) for of_one in of_group] for of_group in found] == [[(3,), (3,)], [(3,)]]
+    assert [tuple(of_one.shape) for of_one in group_outputs(engine, groups[1:])[0]] == [(3,)]
+    assert group_outputs(engine, []) == []
+    with pytest.raises(ValueError, match=r"got \(3,\)"):
+        score_of(found[0][0], ReadOut())
+    for number in range(3):
+        use_heads(model, heads.only(number))
+        for of_group, alone in zip(found, group_outputs(engine, groups), strict=True):
+            scores = [score_of(of_one, ReadOut()) for of_one in alone]
+            assert [float(of_one[number]) for of_one in of_group] == pytest.approx(scores, abs=1e-5)
+
+
+def test_scores_of_heads_by_hand() -> None:
+    outputs = [[torch.tensor([1.0, 5.0]), torch.tensor([2.0, 6.0])], [torch.tensor([3.0, 8.0])]]
+    assert scores_by_head(outputs) == [[[1.0, 2.0], [3.0]], [[5.0, 6.0], [8.0]]]
+    assert mean_of_heads(outputs) == [[3.0, 4.0], [5.5]]
 
 
 def test_what_cannot_be_aggregated_is_refused() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rewardlab.calibration.reference import ReferenceStatistics, reference_statistics
 from rewardlab.errors import ConfigError, ContractError
+from rewardlab.metrics.known import evaluate_known
 from rewardlab.modeling import head_export
 from rewardlab.modeling.checkpoint import Provenance, save_reward_model
 from rewardlab.modeling.contract import HeadRecord, load_contract
@@ -18,13 +20,19 @@ from rewardlab.modeling.head_export import export_head
 from rewardlab.modeling.loading import load_reward_model
 from rewardlab.modeling.preparing import prepare_for_training
 from rewardlab.scoring.scorer import Scorer
-from rewardlab.types import PromptGroup
+from rewardlab.types import Pair, PromptGroup
 
 PROMPTS, ANSWERS = ["Write about the sea."] * 3, ["The sea is long.", "No.", "and the wind of Paris"]
 
 
 def scale_of(head: int) -> ReferenceStatistics:
     return reference_statistics([head + 0.5, head + 1.5, head - 1.0], "held-out", sha256="ab")
+
+
+def metrics_of(head: int) -> dict[str, Any]:
+    """As of seven held-out pairs."""
+    groups = [PromptGroup(f"p{i}", ["a", "b"], [Pair()]) for i in range(7)]
+    return evaluate_known(groups, [[float(i > head), 0.5] for i in range(7)]).to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +49,10 @@ def ensemble(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         max_length=64,
         provenance=Provenance({"name": "bradley_terry"}, training={"base_model": "base", "seed": 0}),
         heads=heads,
-        head_records=[HeadRecord(scale_of(h), 1.5 + h, {"unit": "pair", "num_pairs": 7}, []) for h in range(3)],
+        head_records=[
+            HeadRecord(scale_of(h), 1.5 + h, {"unit": "pair", "num_pairs": 7}, [], held_out_metrics=metrics_of(h))
+            for h in range(3)
+        ],
     )
     return folder
 
@@ -74,7 +85,7 @@ def test_an_exported_head_scores_as_it_did(ensemble: Path, tmp_path: Path) -> No
     assert (contract.training["head"], contract.training["of_heads"]) == (2, 3)
     assert contract.training["exported_from"] == whole.fingerprint
     assert contract.training["base_model"] == "base"
-    assert contract.held_out_metrics == {}
+    assert contract.held_out_metrics == metrics_of(2)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "head 2 (from 0) of the 3 of another checkpoint" in card
 

@@ -234,6 +234,9 @@ def test_a_run_is_saved_loaded_again_and_verified(base_model: Path, tmp_path: Pa
     assert sum(means) / 3 == pytest.approx(contract.reference.mean, abs=1e-6)
     for record in contract.heads:
         assert record.temperature is None or record.calibration["num_pairs"] == 12
+        assert record.held_out_metrics.keys() == contract.held_out_metrics.keys()
+    losses = [record.held_out_metrics["log_loss"]["value"] for record in contract.heads]
+    assert sum(losses) / 3 > contract.held_out_metrics["log_loss"]["value"], "the loss is convex: the mean's is less"
 
 
 def test_a_killed_run_goes_on_to_the_same_heads(base_model: Path, tmp_path: Path) -> None:

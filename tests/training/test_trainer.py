@@ -361,34 +361,6 @@ def test_rows_of_one_prompt_are_one_group(
     assert [len(e.sequences) for e in apart.train_data.examples] == [2] * 5
 
 
-def test_head_only_training_computes_the_trunk_once(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
-    """Two epochs and two evaluations, no trunk forward after the first pass, and the very same head at the end."""
-
-    def train(epochs_of_features: bool) -> tuple[torch.Tensor, int]:
-        prepared = prepare_for_training(base_model, seed=0, mode="head_only")
-        arguments = RewardArguments(
-            output_dir=str(tmp_path), max_length=128, use_cpu=True, save_strategy="no", num_train_epochs=2, seed=0,
-            learning_rate=1e-2, eval_strategy="epoch", disable_tqdm=True, per_device_train_batch_size=8,
-        )  # fmt: skip
-        trainer = RewardTrainer(prepared.model, arguments, pairs[:24], pairs[24:], processing_class=prepared.tokenizer)
-        if not epochs_of_features:
-            trainer._only_head_is_trained = lambda: False  # type: ignore[method-assign]
-        calls = 0
-
-        def count(*_: Any) -> None:
-            nonlocal calls
-            calls += 1
-
-        prepared.model.base_model.register_forward_pre_hook(count)
-        trainer.train()
-        return prepared.model.score.weight.detach().clone(), calls
-
-    expected, many = train(False)
-    found, few = train(True)
-    assert torch.allclose(found, expected, atol=1e-6)
-    assert few < many / 1.5
-
-
 def test_bfloat16_runs_in_the_engine(base_model: Path, tmp_path: Path, pairs: list[PromptGroup]) -> None:
     """Under autocast query and key norms give float32 beside bfloat16 values; gradients stay near float32's."""
     exact = gradient_of_first_step(base_model, tmp_path, pairs[:8])

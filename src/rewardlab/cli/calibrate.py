@@ -62,7 +62,7 @@ def calibrate(
     [bold]rewardlab score --scale[/bold] gives scores centred, as z-scores, percentiles or calibrated. The order of
     scores does not change. Log loss and calibration error "with T" are cross-fitted: each pair is judged by a
     temperature fitted on other prompts. `train` does this on its held-out rows; use this command with more, or other,
-    rows.
+    rows. Of a checkpoint with several heads each head gets its own scale, beside their mean.
 
     [dim]Examples:[/dim]
 

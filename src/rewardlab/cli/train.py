@@ -177,4 +177,8 @@ def train(
         f"trained in {result.seconds:.0f} s, saved to {folder}, loaded again: {len(checked.checks)} checks held on "
         f"{checked.num_probes} probes"
     )
-    talk.print(f"next: rewardlab evaluate {folder} --data FILE, rewardlab score {folder} --data FILE --output OUT")
+    several = overrides_of(recipe).get("ensemble_heads", 1) > 1
+    heads = " (--ensemble min for the worst of the heads)" if several else ""
+    talk.print(
+        f"next: rewardlab evaluate {folder} --data FILE, rewardlab score {folder} --data FILE --output OUT{heads}"
+    )

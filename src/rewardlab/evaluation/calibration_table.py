@@ -31,4 +31,15 @@ def render_calibrated(result: Calibrated) -> RenderableType:
     levels = {name: area(of.quantiles[level]) for name, level in _LEVELS.items() if level in of.quantiles}
     spread = metric_table(f"reference set: {of.source}", "completions", "mean", "std", *levels)
     spread.add_row(f"{of.num_scores:,}", area(of.mean), area(of.std), *levels.values())
-    return Group(table, spread, *([result.shift.told()] if result.shift else []))
+    return Group(table, spread, *([result.shift.told()] if result.shift else []), *_of_heads(result))
+
+
+def _of_heads(result: Calibrated) -> list[str]:
+    """One line on several heads; nothing of a plain model."""
+    if not result.heads:
+        return []
+    values = sorted(found.temperature.value for found in result.heads if found)
+    told = f"temperatures {values[0]:.4g} to {values[-1]:.4g}" if values else "no temperature"
+    without = result.heads.count(None)
+    some = f", {without} without one" if values and without else ""
+    return [f"the above is of the heads' mean; of its {len(result.heads)} heads each: {told}{some}"]

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rewardlab.errors import ConfigError
+from rewardlab.modeling.ensemble_heads import head_scores
 from rewardlab.types import Aggregation, ReadOut
 
 if TYPE_CHECKING:
@@ -103,11 +104,17 @@ def score_of(outputs: Tensor, read_out: ReadOut) -> float:
     """The one score of a completion.
 
     Args:
-        outputs: What the head gives at each of its read-outs, shape (n,) or (n, classes).
+        outputs: What the head gives at each of its read-outs, shape (n,) or (n, classes); shape (1,) of a model that is
+            read once.
         read_out: The model's read-out.
+
+    Raises:
+        ValueError: The scores of several heads, of which none is the one.
     """
     if read_out.aggregation is None:
-        return float(outputs[-1])
+        if outputs.shape != (1,):
+            raise ValueError(f"expected the score of one completion, shape (1,), got {tuple(outputs.shape)}")
+        return float(outputs)
     return aggregate(correctness_logits(outputs, read_out), read_out.aggregation)
 
 
@@ -125,15 +132,26 @@ def group_outputs(
 
     Returns:
         Per group and completion a tensor of shape (read-outs,) or (read-outs, classes), float32, on the CPU; of a model
-        that is read once, shape (1,).
+        that is read once, shape (1,), and of one with H heads (H,).
     """
     sequences = [sequence for item in encoded for sequence in item.sequences]
     if encoded and encoded[0].readouts:
         readouts = [positions for item in encoded for positions in item.readouts]
         found = iter(engine.outputs(sequences, readouts, on_progress))
     else:
-        found = iter(torch.tensor(engine.score(sequences, on_progress), dtype=torch.float32).reshape(-1, 1))
+        found = iter(head_scores(engine, sequences, on_progress).unbind())
     return [[next(found) for _ in item.sequences] for item in encoded]
+
+
+def scores_by_head(outputs: Sequence[Sequence[Tensor]]) -> list[list[list[float]]]:
+    """Each head's scores, from :func:`group_outputs` of a model with several heads: per head, group and completion."""
+    of_groups = [torch.stack(list(of_group)).T.tolist() for of_group in outputs]
+    return [list(of_head) for of_head in zip(*of_groups, strict=True)]
+
+
+def mean_of_heads(outputs: Sequence[Sequence[Tensor]]) -> list[list[float]]:
+    """The heads' mean score of each completion, which is the score of the checkpoint, from the same."""
+    return [[float(of_one.double().mean()) for of_one in of_group] for of_group in outputs]
 
 
 def step_scores_of(outputs: Sequence[Sequence[Tensor]], read_out: ReadOut) -> list[list[list[float]]]:

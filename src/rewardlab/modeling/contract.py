@@ -52,6 +52,7 @@ class HeadRecord:
         calibration: How that was fitted, as :attr:`Contract.calibration`.
         probe_scores: Its scores of the contract's probes, in their order.
         tolerances: dtype -> largest allowed absolute difference from them.
+        held_out_metrics: As :attr:`Contract.held_out_metrics`, of this head's own scores.
     """
 
     reference: ReferenceStatistics | None
@@ -59,6 +60,7 @@ class HeadRecord:
     calibration: dict[str, Any]
     probe_scores: list[float]
     tolerances: dict[str, float] = field(default_factory=dict)
+    held_out_metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
     def scale(self) -> ScoreScale:
@@ -158,13 +160,13 @@ class Contract:
         return path
 
 
-def load_contract(folder: Path) -> Contract | None:
+def load_contract(folder: str | Path) -> Contract | None:
     """The folder's contract, or None where there is none.
 
     Raises:
         ContractError: The file is there and is not a contract this version understands.
     """
-    path = folder / FILE_NAME
+    path = Path(folder) / FILE_NAME
     if not path.exists():
         return None
     try:

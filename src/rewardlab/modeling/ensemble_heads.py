@@ -197,7 +197,8 @@ def head_scores(
     Returns:
         Shape (sequences, H), float32, on the CPU; H = 1 for a plain model.
     """
-    return engine.rows([tuple(ids) for ids in sequences], None, on_progress, engine.scores).reshape(len(sequences), -1)
+    rows = engine.rows([tuple(ids) for ids in sequences], None, on_progress, engine.scores)
+    return rows if rows.ndim == 2 else rows.unsqueeze(-1)  # with one output rows are numbers; so are those of nothing
 
 
 @dataclass(frozen=True, slots=True)

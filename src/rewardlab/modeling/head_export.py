@@ -47,8 +47,7 @@ class ExportedHead:
 def export_head(folder: str | Path, head: int, output: str | Path, *, device: str | None = None) -> ExportedHead:
     """Save one head of a checkpoint that has several as a reward model of its own.
 
-    Its reference statistics and its temperature are the head's own. Held-out metrics are left out: what was measured
-    was the mean.
+    Its reference statistics, its temperature and its held-out metrics are the head's own.
 
     Args:
         folder: A local folder or a hub id.
@@ -89,7 +88,9 @@ def export_head(folder: str | Path, head: int, output: str | Path, *, device: st
             loaded.tokenizer,
             _template_of(contract),
             max_length=contract.max_length,
-            provenance=Provenance(contract.objective, data=contract.data, training=training),
+            provenance=Provenance(
+                contract.objective, data=contract.data, training=training, held_out_metrics=record.held_out_metrics
+            ),
             reference=record.reference,
             read_out=contract.head,
         )

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rewardlab.data.encoding import EncodedGroup, Encoder, reason_of
 from rewardlab.data.ledger import reason_kind
 from rewardlab.data.merging import merge_by_prompt
@@ -217,33 +214,6 @@ class GroupCollator:
             for part in self.planner.parts([example.sequences for example in examples], readouts)
         ]
         return {"parts": parts, "num_tokens": sum(sum(example.lengths) for example in examples)}
-
-
-@dataclass(frozen=True, slots=True)
-class FeaturedGroup:
-    """A group whose features are known, because what is below the head does not change.
-
-    Attributes:
-        example: The group.
-        features: What the head reads at each read-out, shape (read-outs, hidden), float32.
-    """
-
-    example: EncodedGroup
-    features: Tensor
-
-
-def collate_features(examples: Sequence[FeaturedGroup], supervision: Supervision) -> dict[str, Any]:
-    """One micro-batch of groups whose features are known.
-
-    Returns:
-        ``features`` of all read-outs, shape (read-outs, hidden), ``targets``, and ``num_tokens``.
-    """
-    groups = [item.example for item in examples]
-    return {
-        "features": torch.cat([item.features for item in examples]),
-        "targets": supervision.targets(groups),
-        "num_tokens": sum(sum(group.lengths) for group in groups),
-    }
 
 
 def sequences_of(examples: Sequence[EncodedGroup]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]] | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,14 @@ from rewardlab.data.fingerprints import CompletionSketch, groups_fingerprint
 from rewardlab.errors import CheckpointError, DataError
 from rewardlab.metrics.known import Evaluation, evaluate_known
 from rewardlab.metrics.ratings import rated_by
-from rewardlab.modeling.aggregation import group_outputs, score_of, step_scores_of
+from rewardlab.modeling.aggregation import group_outputs, mean_of_heads, score_of, scores_by_head, step_scores_of
 from rewardlab.modeling.checkpoint import Provenance, save_reward_model
 from rewardlab.modeling.engine import Engine
-from rewardlab.modeling.ensemble_heads import Heads, head_scores, use_heads
+from rewardlab.modeling.ensemble_heads import Heads, use_heads
 from rewardlab.modeling.preparing import inner_model, merged
 from rewardlab.modeling.verification import Verification
 from rewardlab.training.batches import sequences_of
-from rewardlab.training.head_records import head_records, scores_by_head
+from rewardlab.training.head_records import head_records
 from rewardlab.training.held_out import write_held_out
 from rewardlab.types import PromptGroup
 
@@ -91,23 +92,23 @@ def save_trained(
     engine, read_out = Engine(model, layout, arguments.tokens_per_batch), arguments.read_out
     source, steps, records = "held-out" if held else "training", None, []
     heads = Heads.of(model) if arguments.ensemble_heads > 1 else None
+    held_out_groups = [example.group for example in examples] if held else []
+    rated = rated_by(held_out_groups, arguments.attribute_weights)
+    outputs = group_outputs(engine, examples)
     if heads is None:
-        outputs = group_outputs(engine, examples)
         scores = [[score_of(of_one, read_out) for of_one in of_group] for of_group in outputs]
         steps = step_scores_of(outputs, read_out) if read_out.kind == "step" else None
     else:
-        of_heads = head_scores(engine, sequences_of(examples)[0]).double()
-        (scores,) = scores_by_head(of_heads.mean(dim=1, keepdim=True), examples)
+        scores = mean_of_heads(outputs)
         records = head_records(
             examples,
-            scores_by_head(of_heads, examples),
+            scores_by_head(outputs),
             source=source,
             fit=_fitted if held else None,
+            measure=partial(evaluate_known, rated) if held else None,
             report=report,
         )
         use_heads(model, heads.mean)
-    held_out_groups = [example.group for example in examples] if held else []
-    rated = rated_by(held_out_groups, arguments.attribute_weights)
     held_out = evaluate_known(rated, scores, steps, aggregation=read_out.aggregation) if held else None
     calibration = _fitted(held_out_groups, scores, report) if held else None
     report("saving, loading again and verifying")

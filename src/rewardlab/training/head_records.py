@@ -1,30 +1,19 @@
-"""What a contract says of each of several heads: its scale on the held-out groups, and its own temperature."""
+"""What a contract says of each of several heads: its scale on the held-out groups, its temperature, and its metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
-
 from rewardlab.calibration.fitting import Calibration
 from rewardlab.calibration.reference import statistics_of
 from rewardlab.data.encoding import EncodedGroup
+from rewardlab.metrics.known import Evaluation
 from rewardlab.modeling.contract import HeadRecord
 from rewardlab.types import PromptGroup
 
 Scores = list[list[float]]
+Measure = Callable[[Scores], Evaluation]
 Fit = Callable[[Sequence[PromptGroup], Scores, Callable[[str], None]], Calibration | None]
-
-
-def scores_by_head(scores: Tensor, examples: Sequence[EncodedGroup]) -> list[Scores]:
-    """Of each head the scores by group and completion, from a table of all.
-
-    Args:
-        scores: Shape (completions, heads).
-        examples: The groups, whose completions these are in order.
-    """
-    sizes = [len(example.sequences) for example in examples]
-    return [[group.tolist() for group in column.split(sizes)] for column in scores.T]
 
 
 def head_records(
@@ -33,6 +22,7 @@ def head_records(
     *,
     source: str,
     fit: Fit | None,
+    measure: Measure | None,
     report: Callable[[str], None],
 ) -> list[HeadRecord]:
     """What is known of each head before the checkpoint is saved; its probes are scored then.
@@ -42,6 +32,7 @@ def head_records(
         scores: Of each head its scores of it, by group and completion.
         source: What the reference set is, ``"held-out"`` or ``"training"``.
         fit: Fits a temperature on groups and scores; None where there are no rows that the model was not trained on.
+        measure: Gives the metrics of scores of these rows; None likewise.
         report: Called with one line for each thing worth knowing.
     """
     groups = [example.group for example in examples]
@@ -54,6 +45,7 @@ def head_records(
                 temperature=fitted.temperature.value if fitted else None,
                 calibration=fitted.to_dict() if fitted else {},
                 probe_scores=[],
+                held_out_metrics=measure(own).to_dict() if measure else {},
             )
         )
     return records

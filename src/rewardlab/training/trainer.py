@@ -29,12 +29,11 @@ from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.engine import Engine, Forward, Planner
-from rewardlab.modeling.head import head_name, is_decoder, use_float32_head
+from rewardlab.modeling.head import use_float32_head
 from rewardlab.modeling.loading import position_limit
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.prefix_tree import TokenCount, count_tokens
 from rewardlab.modeling.preparing import (
-    drops_out,
     inner_model,
     require_distinct_pad,
     require_fitting_head,
@@ -46,10 +45,8 @@ from rewardlab.training import objective_parameters
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import (
     EncodedDataset,
-    FeaturedGroup,
     GroupCollator,
     TargetedPart,
-    collate_features,
     encode_groups,
     repeated_prompts_note,
     sequences_of,
@@ -58,6 +55,7 @@ from rewardlab.training.batches import (
 )
 from rewardlab.training.bootstrap import of_heads, resample_groups
 from rewardlab.training.finishing import SavedModel, save_trained
+from rewardlab.training.head_features import HeadFeatures, collate_features, only_head_is_trained
 from rewardlab.training.part_step import PartStep, in_order
 from rewardlab.training.progress import ProgressLine
 from rewardlab.training.run_metrics import collapse_warning
@@ -147,8 +145,7 @@ class RewardTrainer(Trainer):
         self.eval_data = self._encoded_for_evaluation(eval_dataset) if eval_dataset else None
         self._engine: Engine | None = None
         self.layout: LayoutChoice | None = None
-        self._head: nn.Module = nn.Identity()  # looked for where it alone is trained
-        self._eval_features: Tensor | None = None
+        self._features: HeadFeatures | None = None  # where the head alone is trained
         self._window: list[tuple[Tensor, Any]] = []
         self.objective_values = args.objective_values() | fitted_values(args, self.train_data.examples)
         self.objective = build_objective(args.objective, self.objective_values).to(args.device)
@@ -188,8 +185,13 @@ class RewardTrainer(Trainer):
         """Train; first choose the layout, and look whether the untrained model's scores differ at all."""
         engine = self._engine_of_run()
         self._say_what_is_computed(engine)
-        if self._only_head_is_trained():
-            self._compute_features(engine)
+        one_process = self.accelerator.num_processes == 1  # ranks would each need the features of their own share
+        if one_process and only_head_is_trained(engine.model, self.args.read_out, engine.layout):
+            self._features = HeadFeatures(engine, self.compute_loss_context_manager)
+            self.train_dataset = self._features.featured(self.train_data.examples)
+            self.data_collator = partial(collate_features, supervision=self._in_steps)
+            if self.eval_data:
+                self._features.keep(self.eval_data.examples)
         else:
             self.data_collator = GroupCollator(engine.planner, self._in_steps)
         first = self.train_data.examples[:_GROUPS_AT_STEP_0]
@@ -264,8 +266,9 @@ class RewardTrainer(Trainer):
                 losses.append(self._loss(outputs[-1], targets))
                 self._remember(outputs[-1], targets)
         else:
+            assert self._features is not None
             targets = inputs["targets"].to(self.args.device)
-            outputs.append(self._head(inputs["features"].to(self.args.device)).squeeze(-1))
+            outputs.append(self._features.outputs(inputs["features"]).squeeze(-1))
             losses.append(self._loss(outputs[-1], targets))
             self._remember(outputs[-1], targets)
         loss = torch.stack(losses).sum() * scale
@@ -375,35 +378,7 @@ class RewardTrainer(Trainer):
             if note and self.args.objective == "bradley_terry":
                 logger.warning(note)
 
-    # -- training the head alone -------------------------------------------------------------------------------------
-
-    def _only_head_is_trained(self) -> bool:
-        """Whether all below the head stands still, so that what the head reads can be computed once."""
-        model = inner_model(self.accelerator.unwrap_model(self.model))
-        head = head_name(model)
-        trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        if not trained or any(not name.startswith(f"{head}.") for name in trained):
-            return False
-        if self.accelerator.num_processes > 1 or drops_out(model) or self.args.read_out.kind == "token":
-            return False  # the features of every token would not fit into memory
-        layout = self._engine_of_run().layout
-        return layout != "padded" or (not is_decoder(model) and self.args.read_out.kind == "sequence")
-
-    def _compute_features(self, engine: Engine) -> None:
-        logger.info("only the head is trained: what it reads is computed once, for all epochs")
-        self._head = engine.model.get_submodule(head_name(engine.model))
-        examples = self.train_data.examples
-        counts = [sum(map(len, e.readouts)) or len(e.sequences) for e in examples]
-        features = iter(self._features(examples, engine).split(counts))
-        self.train_dataset = [FeaturedGroup(example, next(features)) for example in examples]
-        self.data_collator = partial(collate_features, supervision=self._in_steps)
-        if self.eval_data:
-            self._eval_features = self._features(self.eval_data.examples, engine)
-
-    def _features(self, examples: Sequence[EncodedGroup], engine: Engine) -> Tensor:
-        """What the head reads at all read-outs of some groups, shape (read-outs, hidden)."""
-        with self.compute_loss_context_manager():
-            return engine.features(*sequences_of(examples))
+    # -- logging and evaluation --------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of all pairs since the last log, under TRL's names."""
@@ -468,9 +443,8 @@ class RewardTrainer(Trainer):
         sequences, readouts = sequences_of(examples)
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         engine = self._engine_of_run()
-        if self._eval_features is not None and self.eval_data and examples is self.eval_data.examples:
-            with torch.no_grad():
-                return self._mean(torch.tensor(self._head(self._eval_features.to(self.args.device)).tolist()))
+        if self._features is not None and (known := self._features.of_kept(examples)) is not None:
+            return self._mean(known)
         with self.compute_loss_context_manager():
             if readouts is None:
                 mine = [torch.tensor([score]) for score in engine.score(sequences[rank::ranks])]
