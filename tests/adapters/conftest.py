@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rewardlab.modeling.head import head_name
 from rewardlab.scoring.scorer import Scorer
 
 PROMPT, OTHER = "Write about the sea.", "Write about Paris and the wind."
@@ -18,6 +20,19 @@ ANSWERS = ("the sea is long and the wind is short", "a poem", "but the sea and t
 def scorer(reward_model: Path) -> Scorer:
     """The session's reward model; sequences are at most 128 tokens."""
     return Scorer.from_pretrained(reward_model)
+
+
+@pytest.fixture(scope="session")
+def other_scorer(reward_model: Path) -> Scorer:
+    """The same model with another head, as a second member of an ensemble."""
+    import torch
+
+    other = Scorer.from_pretrained(reward_model)
+    head = other.loaded.model.get_submodule(head_name(other.loaded.model))
+    with torch.no_grad():
+        head.weight.add_(0.3 * torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(1)))
+    other.loaded = replace(other.loaded, fingerprint="another")
+    return other
 
 
 @pytest.fixture

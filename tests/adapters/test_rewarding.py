@@ -11,6 +11,7 @@ import pytest
 from rewardlab.adapters.rewarding import Rewarder
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.rewards.chain import RewardChain
+from rewardlab.scoring.ensemble import EnsembleScorer
 
 
 def test_without_transforms_rewards_are_scores_and_none_is_none(scorer, six, too_long, caplog):
@@ -81,12 +82,20 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them(scorer, six):
 
 def test_a_state_goes_through_json_and_the_rewards_go_on_bit_equal(scorer, six):
     first, second = Rewarder(scorer, transforms="default"), Rewarder(scorer, transforms="default")
-    assert not first.has_state or first.state_dict() == second.state_dict()
     first.reward(*six)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert second.reward(*six).rewards_or_none() == first.reward(*six).rewards_or_none()
-    with pytest.raises(ConfigError, match="there are none"):
+    with pytest.raises(ConfigError, match="another chain: delta, clip, running; this one is empty"):
         Rewarder(scorer).load_state_dict(first.state_dict())
+
+
+def test_what_has_a_state_to_keep(scorer, six):
+    """Running moments from the start; a first batch once it came; without transforms nothing."""
+    waiting = Rewarder(scorer, transforms=["ref"])
+    before = waiting.has_state
+    waiting.reward(*six)
+    kept = [Rewarder(scorer).has_state, Rewarder(scorer, transforms="default").has_state, before, waiting.has_state]
+    assert kept == [False, True, False, True]
 
 
 def test_the_contracts_reference_set_is_for_raw_scores(reward_model, scorer, six):
@@ -114,11 +123,13 @@ def test_special_tokens_of_the_policy_do_not_reach_the_reward_model(scorer, six,
     assert Rewarder(scorer, strip=["<eos>", "<pad>"]).reward(prompts, leaked).rewards_or_none() == clean
 
 
-def test_an_ensemble_gives_disagreements(reward_model, base_model, six):
-    rewarder = Rewarder(f"{reward_model},{reward_model}", ensemble="mean", on="raw")
-    scored = rewarder.reward(*six).scored
-    assert scored.disagreements is not None
-    assert scored.disagreements == pytest.approx(np.zeros(6), abs=1e-6)  # the same model twice
+def test_an_ensembles_rewards_and_disagreements_are_of_its_members(scorer, other_scorer, six):
+    """Mean and standard deviation (ddof 0) of what the two give, each by itself."""
+    both = np.array([scorer.score(*six), other_scorer.score(*six)])
+    assert np.ptp(both, axis=0).min() > 1e-3
+    rewards = Rewarder(EnsembleScorer([scorer, other_scorer], "mean", on="raw")).reward(*six)
+    assert rewards.rewards_or_none() == pytest.approx(both.mean(axis=0), abs=1e-5)
+    assert rewards.scored.disagreements == pytest.approx(both.std(axis=0), abs=1e-5)
 
 
 def test_a_copy_opens_its_own_model_and_gives_the_same_rewards(reward_model, six):

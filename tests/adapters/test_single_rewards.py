@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from rewardlab.adapters.single_rewards import Single, SingleRewards
 from rewardlab.errors import ConfigError, DataError
+from rewardlab.scoring.ensemble import EnsembleScorer
 
 
 def test_single_completions_are_scored_together_and_get_the_scorers_scores(scorer, six, monkeypatch):
@@ -19,6 +22,13 @@ def test_single_completions_are_scored_together_and_get_the_scorers_scores(score
     assert found[0].extras() == {"reward_model_score": found[0].score}
 
 
+def test_an_ensembles_disagreement_stands_beside_the_reward(scorer, other_scorer):
+    found = SingleRewards(EnsembleScorer([scorer, other_scorer], "min", on="raw"))
+    members = [one.score(["p"], ["a poem"])[0] for one in (scorer, other_scorer)]
+    extras = found.submit(Single("p", "a poem")).result().extras()
+    assert extras["disagreement"] == pytest.approx(abs(members[0] - members[1]) / 2, abs=1e-5)
+
+
 def test_what_has_no_score_fails_alone_or_is_given_what_was_said(scorer, too_long):
     rewards = SingleRewards(scorer, max_wait_ms=50)
     good, bad = rewards.submit(Single("p", "a poem")), rewards.submit(Single("p", too_long))
@@ -26,7 +36,17 @@ def test_what_has_no_score_fails_alone_or_is_given_what_was_said(scorer, too_lon
     with pytest.raises(DataError, match="completion too long"):
         bad.result()
     said = SingleRewards(scorer, unscored=-3.0).submit(Single("p", too_long)).result()
-    assert (said.reward, said.score, said.extras()) == (-3.0, None, {})
+    assert (said.reward, said.extras()) == (-3.0, {"reward_model_score": pytest.approx(math.nan, nan_ok=True)})
+
+
+def test_a_batch_has_the_same_names_for_every_completion(scorer, other_scorer, too_long):
+    """As verl collects them: the names of the first, asked of all."""
+    rewards = SingleRewards(EnsembleScorer([scorer, other_scorer], "min", on="raw"), unscored=-3.0)
+    for texts in (("a poem", too_long), (too_long, "a poem")):
+        infos = [rewards.submit(Single("p", text)).result().extras() for text in texts]
+        columns = {name: [info[name] for info in infos] for name in infos[0]}
+        assert sorted(columns) == ["disagreement", "reward_model_score"]
+        assert [math.isnan(value) for value in columns["disagreement"]] == [text == too_long for text in texts]
 
 
 def test_a_running_state_moves_once_though_an_item_fails(scorer, too_long):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from rewardlab.adapters import trl
 from rewardlab.adapters.trl import AsyncRewardFunction, RewardFunction, keep_reward_state
 from rewardlab.calibration.scale import ScoreScale
 from rewardlab.errors import ConfigError, DataError
+from rewardlab.scoring.ensemble import EnsembleScorer
 from rewardlab.scoring.scorer import Scorer
 
 
@@ -84,6 +86,22 @@ def test_by_default_it_is_called_as_its_folder(scorer, reward_model):
     assert RewardFunction(f"{reward_model},{reward_model}").__name__ == "ensemble"
 
 
+def test_a_folder_with_a_comma_or_a_colon_in_its_name_is_one_model(reward_model, tmp_path):
+    for name in ("rm,v2", "rm:v2"):
+        shutil.copytree(reward_model, tmp_path / name)
+        function = RewardFunction(tmp_path / name)
+        assert (function.__name__, function.scorer.is_ensemble) == (name, False)
+
+
+def test_an_ensembles_disagreement_is_logged(scorer, other_scorer, six):
+    trainer, columns = Trainer(), {}
+    function = RewardFunction(EnsembleScorer([scorer, other_scorer], "min", on="raw"))
+    function(*six, log_metric=trainer.log_metric, log_extra=columns.__setitem__)
+    spread = np.std([scorer.score(*six), other_scorer.score(*six)], axis=0)
+    assert columns["ensemble/disagreement"] == pytest.approx(spread, abs=1e-5)
+    assert trainer.metrics["rewards/ensemble/disagreement"] == pytest.approx(spread.mean(), abs=1e-5)
+
+
 def test_several_functions_one_async_with_weights_and_a_missing_reward(reward_model, make_trainer, too_long):
     """Weights 2 and 1; the completion that does not fit is None for the model, and keeps the other's reward."""
 
@@ -112,7 +130,11 @@ def test_several_functions_one_async_with_weights_and_a_missing_reward(reward_mo
 def test_where_nothing_has_a_score_there_is_no_number(scorer, too_long):
     trainer = Trainer()
     assert RewardFunction(scorer)(["p", "q"], [too_long] * 2, log_metric=trainer.log_metric) == [None, None]
-    assert trainer.metrics == {"rewards/rm/unscored": 2.0, "rewards/rm/truncated": 0.0}
+    assert trainer.metrics == {
+        "rewards/rm/unscored": 2.0,
+        "rewards/rm/truncated": 0.0,
+        "rewards/rm/offences": 2.0,
+    }
 
 
 def test_transforms_and_their_statistics_are_logged_with_one_prefix(scorer, six):
@@ -194,13 +216,13 @@ def test_each_rank_has_its_model_on_its_own_gpu(monkeypatch):
     """Made before the trainer sets the current device, all ranks' models would be on the first."""
     seen = []
     monkeypatch.setattr(trl, "Rewarder", lambda scorer, **options: seen.append(options.get("device")))
-    RewardFunction("rm")
+    RewardFunction("rm", name="rm")
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    RewardFunction("rm")
+    RewardFunction("rm", name="rm")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    RewardFunction("rm")
-    RewardFunction("rm", device="cpu")
+    RewardFunction("rm", name="rm")
+    RewardFunction("rm", name="rm", device="cpu")
     assert seen == [None, None, "cuda:3", "cpu"]
 
 

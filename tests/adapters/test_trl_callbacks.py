@@ -54,7 +54,7 @@ def test_a_resumed_run_goes_on_with_coefficient_and_transforms_as_they_were(scor
         function = RewardFunction(scorer, transforms="default", name="rm")
         trainer = make_trainer(function, output_dir=str(folder), beta=0.5, max_steps=steps, **options)
         keep_reward_state(trainer)
-        callback = use_kl_control(trainer, AdaptiveKL(0.1, target=0.05, horizon=100))
+        callback = use_kl_control(trainer, AdaptiveKL(0.1, target=0.05, horizon=100), unit="token")
         return trainer, function, callback
 
     trainer, function, callback = make(tmp_path / "first", 2, save_strategy="steps", save_steps=2)
@@ -108,10 +108,36 @@ def _log(callback: KLCallback, logs: dict, step: int = 1, **arguments) -> dict:
 def test_completions_are_counted_over_ranks_steps_and_iterations():
     """4 x 2 x 3 = 24 a step; of 5 steps 120; each used 2 times: 60. Error clipped to 0.2: 1 + 0.2 * 60 / 1000."""
     trainer = SimpleNamespace(beta=1.0)
-    callback = KLCallback(trainer, AdaptiveKL(1.0, target=0.1, horizon=1000))
+    callback = KLCallback(trainer, AdaptiveKL(1.0, target=0.1, horizon=1000), "token")
     told = _log(callback, {"kl": 9.0}, step=5, num_iterations=2)
     assert told == {"kl_coef": 1.0, "kl_target": 0.1, "kl_per_token": 9.0}
     assert trainer.beta == pytest.approx(1 + 0.2 * 60 / 1000, rel=1e-12)
+
+
+def test_by_default_a_target_is_of_whole_completions():
+    """TRL's 0.05 a token times 120 tokens are the target's 6: the coefficient stays."""
+    trainer = SimpleNamespace(beta=1.0)
+    told = _log(KLCallback(trainer, AdaptiveKL(1.0, target=6.0)), {"kl": 0.05, "completions/mean_length": 120.0})
+    assert told["kl_per_sequence"] == pytest.approx(6.0)
+    assert trainer.beta == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("ignore:n_steps is 2400")
+def test_a_log_that_comes_late_ends_no_run():
+    """2400 completions are 24 horizons, after which the rule by itself would turn the coefficient's sign."""
+    trainer = SimpleNamespace(beta=1.0)
+    callback = KLCallback(trainer, AdaptiveKL(1.0, target=6.0, horizon=100))
+    _log(callback, {"kl": 0.0, "completions/mean_length": 120.0}, step=100)
+    assert 0 < trainer.beta < 1
+
+
+def test_a_resumed_run_without_a_coefficient_counts_from_where_it_starts():
+    """Not from step 0: those completions were never measured with this controller."""
+    trainer = SimpleNamespace(beta=1.0)
+    callback = KLCallback(trainer, AdaptiveKL(1.0, target=0.1, horizon=1000), "token")
+    callback.on_train_begin(None, SimpleNamespace(global_step=900, stateful_callbacks={}), None)
+    _log(callback, {"kl": 9.0}, step=905)
+    assert trainer.beta == pytest.approx(1 + 0.2 * 120 / 1000, rel=1e-12)
 
 
 def test_what_has_no_kl_moves_nothing(caplog):
@@ -119,7 +145,7 @@ def test_what_has_no_kl_moves_nothing(caplog):
     callback = KLCallback(trainer, AdaptiveKL(1.0, target=0.1))
     assert _log(callback, {"eval_kl": 3.0}) == {}
     assert _log(callback, {"kl": None}) == {}
-    _log(callback, {"kl": float("nan")})
+    _log(callback, {"kl": float("nan"), "completions/mean_length": 10.0})
     assert trainer.beta == 1.0
     assert "stays as it is" in caplog.text
 

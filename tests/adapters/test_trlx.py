@@ -29,14 +29,6 @@ def test_the_delta_reward_of_trlx_examples(scorer, tokenizer, six):
         called(reward_fn, six, tokenizer)
 
 
-def test_per_token_the_reward_lands_on_the_last_token(scorer, tokenizer, six):
-    found = called(make_reward_fn(scorer, per_token=True), six, tokenizer)
-    lengths = [len(tokenizer(f"{answer}<eos>")["input_ids"]) for answer in six[1]]
-    assert [len(row) for row in found] == lengths
-    assert [row[-1] for row in found] == pytest.approx(scorer.score(*six), abs=1e-5)
-    assert all(value == 0.0 for row in found for value in row[:-1])
-
-
 def test_what_has_no_score_raises_or_is_what_was_said(scorer, tokenizer, too_long):
     with pytest.raises(DataError, match="completion too long"):
         called(make_reward_fn(scorer), (["p"], [too_long]), tokenizer)

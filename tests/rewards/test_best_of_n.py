@@ -13,7 +13,6 @@ from scipy.special import rel_entr, softmax
 
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.rewards.best_of_n import (
-    best_and_worst,
     best_of_n_curve,
     default_sizes,
     effective_sample_size,
@@ -162,18 +161,23 @@ def test_a_curve_that_cannot_be_drawn():
         best_of_n_curve([[1.0], [2.0]], [[1.0]])
     with pytest.raises(ConfigError, match="best of 3"):
         best_of_n_curve([[1.0, 2.0, 3.0], [1.0, 2.0]], sizes=[3])
+    with pytest.raises(DataError, match="2 groups of scores but 1 prompts"):
+        best_of_n_curve([[1.0], [2.0]], prompts=["a"])
+
+
+@pytest.mark.parametrize("wrong", [2.0, 1.5, "2", True, None, math.nan])
+def test_sizes_are_whole_numbers(wrong):
+    with pytest.raises(ConfigError, match="whole number"):
+        expected_best_of_n([1.0, 2.0, 3.0], sizes=[wrong])
+    with pytest.raises(ConfigError, match="whole number"):
+        top_k([1.0, 2.0, 3.0], wrong)
+    assert expected_best_of_n([1.0, 2.0], sizes=np.array([2])).tolist() == [2.0]
 
 
 def test_top_k_is_stable_among_ties():
     assert top_k([1.0, 3.0, 3.0, 2.0], 3).tolist() == [1, 2, 3]
     with pytest.raises(ConfigError, match="5 of 4"):
         top_k([1.0, 3.0, 3.0, 2.0], 5)
-
-
-def test_best_and_worst():
-    assert best_and_worst([1.0, 3.0, -2.0, 3.0]) == (1, 2)
-    assert best_and_worst([1.0, 1.0]) is None
-    assert best_and_worst([1.0]) is None
 
 
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.floats(0.1, 10), st.floats(-1e3, 1e3))
@@ -214,3 +218,17 @@ def test_reward_weighted_sampling_is_seeded_and_without_replacement():
     assert reward_weighted_indices(scores, 3, temperature=1e-9).tolist() == top_k(scores, 3).tolist()
     with pytest.raises(ConfigError, match="temperature"):
         reward_weighted_indices(scores, 3, temperature=0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [1e-20, 1e-300, 1e-309, 5e-324])
+def test_a_tiny_temperature_picks_the_best(temperature):
+    """The limit of the weights, also where score / temperature is beyond float64 and all of them looked alike."""
+    assert reward_weighted_indices([1.0, 2.0, 3.0], 3, temperature=temperature).tolist() == [2, 1, 0]
+    assert reward_weighted_indices([-1e308, 1e308, 0.0], 2, temperature=temperature).tolist() == [1, 2]
+    assert reward_weights([1.0, 2.0, 3.0], temperature=temperature).tolist() == [0.0, 0.0, 1.0]
+
+
+def test_ties_below_the_best_are_broken_by_lot_at_a_tiny_temperature():
+    seconds = {reward_weighted_indices([0.0, 9.0, 0.0], 2, temperature=1e-309, seed=seed)[1] for seed in range(30)}
+    assert seconds == {0, 2}

@@ -118,11 +118,18 @@ def test_an_agreed_beta_in_logits_goes_through_every_scale():
 
 
 def test_under_group_scaling_it_depends_on_the_target_alone():
-    for std in (0.1, 1.0, 30.0):
+    for std in (None, 0.1, 1.0, 30.0):
         proposal = propose_beta(target_kl=2.0, std=std, scale_rewards="group")
         assert proposal.beta == pytest.approx(0.5)
+        assert proposal.beta_raw == (None if std is None else pytest.approx(std / 2))
         assert any("cancels" in line for line in proposal.explanation)
         assert any("noise" in line for line in proposal.warnings)
+
+
+def test_under_batch_scaling_prompts_of_different_levels_are_warned_about():
+    """TRL divides by the std of all rewards of the batch, not of the prompt's."""
+    assert any("mixes prompts" in line for line in propose_beta(scale_rewards="batch").warnings)
+    assert not any("mixes prompts" in line for line in propose_beta(scale_rewards="group").warnings)
 
 
 def test_it_says_where_it_comes_from_and_what_makes_it_doubtful():
@@ -144,7 +151,11 @@ def test_it_says_where_it_comes_from_and_what_makes_it_doubtful():
         ({"std": 1.0, "scale": "percentile"}, "no factor"),
         ({"std": 1.0, "scale": "z"}, "'z' needs a reference"),
         ({"std": 1.0, "scale": "calibrated"}, "needs a temperature"),
+        ({"std": 1.0, "scale": "percentile", "scale_rewards": "group"}, "no factor"),
+        ({"std": 1.0, "scale": "bogus", "scale_rewards": "batch"}, "do not exist"),
         ({"std": -1.0}, "std must be finite"),
+        ({"std": "1"}, "std must be a number, got '1'"),
+        ({"std": 1.0, "target_kl": True}, "target_kl must be a number"),
         ({"std": 1.0, "target_kl": 0.0}, "target_kl must be"),
         ({"std": 1.0, "divisor": 0.0}, "divisor must be"),
         ({"std": 1.0, "scale_rewards": "prompt"}, "scale_rewards must be"),

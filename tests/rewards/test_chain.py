@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -226,6 +227,78 @@ def test_a_damaged_number_is_refused_and_nothing_is_changed(tmp_path):
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["state.json"], "nothing is left beside it"
 
 
+@pytest.mark.parametrize("state", [{"mean": 0.0, "std": 0.0}, {"mean": 0.0, "std": -1.0}, None, [], 10**400])
+def test_a_damaged_reference_is_refused(state):
+    chain = RewardChain([Running(), RefScale()])
+    chain(RewardBatch(np.array([1.0, 2.0])))
+    before = chain.state_dict()
+    damaged = chain.state_dict()
+    damaged["transforms"][1]["state"] = state
+    with pytest.raises(DataError, match="first batch"):
+        chain.load_state_dict(damaged)
+    assert chain.state_dict() == before
+
+
+def test_whatever_a_transform_raises_at_loading_every_state_is_as_before():
+    class Strict(Running):
+        def load_state_dict(self, state):
+            if state["mean"] == 7.0:
+                raise KeyError("no error of ours")
+            super().load_state_dict(state)
+
+    chain = RewardChain([Running(), Strict()])
+    chain(RewardBatch(np.array([1.0, 2.0])))
+    before, other = chain.state_dict(), chain.state_dict()
+    other["transforms"][0]["state"]["mean"], other["transforms"][1]["state"]["mean"] = 5.0, 7.0
+    with pytest.raises(KeyError):
+        chain.load_state_dict(other)
+    assert chain.state_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("spec", "scores", "name"),
+    [
+        (["running", {"temperature": {"value": 1e-310}}, "norm"], [1e30, 1.0], "temperature makes inf of "),
+        (["running", "temperature", {"temperature": {"value": 1e-310}}], [1e30, 1.0], "temperature_2 makes inf of "),
+        (["running", {"ref": {"std": 1e-310}}], [0.0, 1.0], "ref makes inf of "),
+        ([{"temperature": {"value": 1e-200}}, "running"], [1.0, 2.0], "temperature makes 2e+200 of 2.0"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_transform_that_leaves_the_numbers_is_named_and_no_state_moves(spec, scores, name):
+    """1e200 is a number, but its square is none: the moments would be infinite, and all rewards 0 ever after."""
+    chain = RewardChain.from_config(spec, temperature=1.0)
+    chain(RewardBatch(np.zeros(2)))
+    before = chain.state_dict()
+    with pytest.raises(DataError, match=re.escape(name)):
+        chain(RewardBatch(np.array(scores)))
+    assert chain.state_dict() == before
+
+
+def test_without_update_rewards_are_the_same_and_the_state_stays():
+    batch = RewardBatch(np.array([1.0, 5.0, NAN]))
+    spec = ["ref", "running", "norm"]
+    chain, moved = RewardChain.from_config(spec), RewardChain.from_config(spec)
+    for each in (chain, moved):
+        each(RewardBatch(np.array([2.0, 3.0])))
+    before = chain.state_dict()
+    result, expected = chain(batch, update=False), moved(batch)
+    assert bits(result.rewards) == bits(expected.rewards)
+    assert result.statistics == expected.statistics
+    assert chain.state_dict() == before != moved.state_dict()
+    fresh = RewardChain([RefScale()])
+    fresh(batch, update=False)
+    assert fresh.state_dict() == RewardChain([RefScale()]).state_dict(), "no first batch either"
+
+
+def test_numbers_of_numpy_are_options_that_can_be_saved(tmp_path):
+    chain = RewardChain([Clip(np.float32(3.3)), Group(eps=np.float64(1e-3))])
+    chain.save(tmp_path / "state.json")
+    same = RewardChain.from_config(chain.to_config())
+    same.load(tmp_path / "state.json")
+    assert same.transforms[0].limit == float(np.float32(3.3))
+
+
 def ranks_of(parts):
     """A gather for one process that plays several ranks: it is told the others' parts first."""
 
@@ -258,6 +331,31 @@ def test_what_one_rank_refuses_is_refused_on_all():
         ranks_of(
             [batch_of([(1.0, 0, 0.0, True)]), RewardBatch(np.array([1.0]), ended=np.array([True]), baselines=[0.0])]
         )
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([[1.0, 2.0]], r"others one per token, shape \(n, tokens\)"),
+        (torch.tensor([1.0], requires_grad=True), r"rank 1: scores must be numbers in one array: .*grad"),
+        ([10**400], "rank 1: scores must be numbers in one array"),
+    ],
+)
+def test_what_fits_on_one_rank_only_is_refused_on_all(scores, message):
+    """For each of two ranks: one that raised alone would leave the other waiting."""
+    told = []
+    for batch in (RewardBatch(np.array([1.0])), RewardBatch(scores)):
+        with pytest.raises(InterruptedError):
+            RewardChain([Running()], gather=lambda share: told.append(share) or _interrupt())(batch)
+    for rank in range(2):
+        chain = RewardChain([Running()], gather=lambda _, rank=rank: (told, rank))
+        with pytest.raises(DataError, match=message):
+            chain(RewardBatch(np.array([1.0])))
+        assert chain.state_dict() == RewardChain([Running()]).state_dict()
+
+
+def _interrupt():
+    raise InterruptedError
 
 
 def test_the_page_names_every_transform_option_preset_and_statistic():

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.rewards.chain import RewardChain
 from rewardlab.rewards.combining import CombinedReward, RewardPart
+from rewardlab.rewards.scaling import Running
+from rewardlab.rewards.transforms import Clip
 
 PROMPTS = ["p", "p", "q", "q"]
 COMPLETIONS = ["a", "bb", "ccc", "dddd"]
@@ -110,8 +114,8 @@ def test_a_missing_part_is_stood_for_by_the_others():
 
 
 def test_nothing_known_is_none_and_counted():
-    """Row 0: no weighted part; row 1: a required part that could not be checked; NaN and inf are None as well."""
-    required, model = given(1, None, 1, 1), given(None, 5, float("inf"), 2)
+    """Row 0: no weighted part; row 1: a required part that could not be checked; NaN is None as well."""
+    required, model = given(1, None, 1, 1), given(None, 5, float("nan"), 2)
     reward = CombinedReward([RewardPart("check", required, weight=0, required=True), RewardPart("model", model)])
     result = reward.combine(PROMPTS, COMPLETIONS)
     assert reward(PROMPTS, COMPLETIONS) == [None, None, None, 0.0]
@@ -120,6 +124,31 @@ def test_nothing_known_is_none_and_counted():
     assert result.statistics["model/asked"] == 3
     assert "model/mean" in result.statistics
     assert not result.failed.any()
+
+
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, 1e39])
+def test_an_infinite_value_is_an_offence_that_nothing_stands_for(wrong):
+    """The length alone would count twice for row 2, as where the model gave None; the model is broken instead."""
+    model, length = given(1, 2, wrong, 6), given(1, 2, 3, 6)
+    reward = CombinedReward([RewardPart("model", model), RewardPart("length", length)])
+    result = reward.combine(PROMPTS, COMPLETIONS)
+    assert [(offence.index, offence.value) for offence in result.offences] == [(2, wrong)]
+    assert "part 'model' gave" in result.offences[0].reason
+    scored, measured = whitened(1, 2, 6), whitened(1, 2, 3, 6)
+    np.testing.assert_allclose(result.rewards[[0, 1, 3]], scored + measured[[0, 1, 3]], rtol=1e-9)
+    assert reward(PROMPTS, COMPLETIONS)[2] is None
+    statistics = {name: result.statistics[name] for name in ("offences", "model/none", "none", "model/mean")}
+    assert statistics == {"offences": 1, "model/none": 0, "none": 0.25, "model/mean": 3}
+
+
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf])
+def test_an_infinite_value_neither_passes_nor_fails_a_required_part(wrong):
+    model = given(1, 2, 3, 4)
+    reward = CombinedReward([RewardPart("check", given(1, wrong, 0, 1), required=True), RewardPart("model", model)])
+    result = reward.combine(PROMPTS, COMPLETIONS)
+    assert model.calls[0]["completions"] == ["a", "dddd"]
+    assert result.failed.tolist() == [False, False, True, False]
+    assert np.isnan(result.rewards).tolist() == [False, True, False, False]
 
 
 def test_parts_that_never_gave_anything_leave_no_statistics():
@@ -151,7 +180,33 @@ def test_what_a_part_logs_has_a_row_for_every_completion():
     reward = CombinedReward([RewardPart("check", given(1, 0, 1, 0), weight=0, required=True), RewardPart("m", model)])
     reward(PROMPTS, COMPLETIONS, log_extra=tables.__setitem__, log_metric=metrics.__setitem__)
     assert tables == {"seen": ["a", None, "ccc", None]}
-    assert metrics["combined/failed"] == 0.5
+    assert metrics["rewards/combined/failed"] == 0.5
+    assert metrics["rewards/combined/m/asked"] == 2
+    assert all(name.startswith("rewards/combined/") for name in metrics)
+
+
+class Trainer:
+    """A trainer in evaluation, as far as reward functions see one."""
+
+    model = SimpleNamespace(training=False)
+
+    def log_metric(self, name: str, value: float) -> None:
+        """Nothing."""
+
+
+def test_in_evaluation_running_statistics_are_used_and_do_not_move():
+    def made() -> CombinedReward:
+        return CombinedReward([RewardPart("m", given(1, 2, 4, 8), transforms=["running"])])
+
+    reward, other, trainer = made(), made(), Trainer()
+    for each in (reward, other):
+        each(PROMPTS, COMPLETIONS)
+    before = reward.state_dict()
+    rewards = reward(PROMPTS, COMPLETIONS, log_metric=trainer.log_metric)
+    assert reward.state_dict() == before
+    trainer.model = SimpleNamespace(training=True)
+    assert rewards == other(PROMPTS, COMPLETIONS, log_metric=trainer.log_metric)
+    assert other.state_dict() != before
 
 
 def test_prompts_and_completions_may_be_messages():
@@ -174,6 +229,52 @@ def test_state_goes_on_where_it_was():
     assert first(PROMPTS, COMPLETIONS) == second(PROMPTS, COMPLETIONS)
     with pytest.raises(ConfigError, match=r"parts \['x'\]"):
         second.load_state_dict({"x": {}})
+    for wrong in (None, 5, [], "m"):
+        with pytest.raises(ConfigError, match="these are"):
+            second.load_state_dict(wrong)
+
+
+@pytest.mark.parametrize("broken", [{"mean": 0.0}, None, "x"])
+def test_a_state_is_taken_whole_or_not_at_all(broken):
+    """The second part's state is damaged: the first must not have gone on with the new one."""
+
+    def made() -> CombinedReward:
+        parts = [RewardPart(name, given(1, 2, 4, 8), transforms=["running"]) for name in ("a", "b")]
+        return CombinedReward(parts)
+
+    first, second = made(), made()
+    first(PROMPTS, COMPLETIONS)
+    state = first.state_dict()
+    state["b"]["transforms"][0]["state"] = broken
+    before = second.state_dict()
+    with pytest.raises(DataError):
+        second.load_state_dict(state)
+    assert second.state_dict() == before
+
+
+def test_parts_with_one_transform_between_them_are_refused():
+    """Lengths and scores in one running std: neither would be whitened by its own."""
+    chain, clip = RewardChain.from_config(["running"]), Clip(1.0)
+    for one, other in ((chain, chain), (RewardChain([clip]), RewardChain([clip, Running()]))):
+        parts = [
+            RewardPart("a", given(1, 1, 1, 1), transforms=one),
+            RewardPart("b", given(1, 1, 1, 1), transforms=other),
+        ]
+        with pytest.raises(ConfigError, match="'a' and 'b' have one"):
+            CombinedReward(parts)
+
+
+@pytest.mark.parametrize("answer", [None, 1.0, "1234", ["x"] * 4, ["1.0"] * 4, [[1.0]] * 4, [{}] * 4])
+def test_a_part_that_gives_no_numbers_is_named(answer):
+    reward = CombinedReward([RewardPart("broken", lambda prompts, completions, **columns: answer)])
+    with pytest.raises(DataError, match="'broken' gave"):
+        reward(PROMPTS, COMPLETIONS)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple])
+def test_a_part_may_give_any_row_of_numbers(kind):
+    reward = CombinedReward([RewardPart("m", lambda prompts, completions, **columns: kind([1.0, 2.0, 3.0, 4.0]))])
+    np.testing.assert_allclose(reward(PROMPTS, COMPLETIONS), whitened(1, 2, 3, 4))
 
 
 async def asynchronous(prompts, completions, **columns):

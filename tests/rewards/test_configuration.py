@@ -80,6 +80,7 @@ def test_a_configuration_gives_the_transforms_it_came_from(transforms):
         ([{"clip": {"limit": "10"}}], "limit must be a number, got '10'", ""),
         ([{"clip": {"limit": True}}], "limit must be a number, got True", ""),
         ([{"clip": {"limit": -1}}], "limit must be a number above 0, got -1.0", ""),
+        ([{"clip": {"limit": 10**400}}], "limit is larger than any float", ""),
         ([{"delta": {"optional": 1}}], "optional must be true or false", ""),
         ([{"group": {"scale": "batc"}}], "scale cannot be 'batc'", "did you mean 'batch'"),
         ([{"group": {"scale": "std"}}], "scale cannot be 'std'", "it can be group, batch, none"),

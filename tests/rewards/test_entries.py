@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.rewards import Clip, Entries, Transform
+from rewardlab.rewards import Center, Clip, Delta, Entries, Group, Norm, RefScale, Running, Transform, Whiten
 from rewardlab.rewards.entries import Known, require
 
 TOKENS = Entries(
@@ -31,11 +31,19 @@ def test_a_transform_without_memory_has_no_state():
     clip.load_state_dict({})
     with pytest.raises(DataError, match="clip has no state, got \\['std'\\]"):
         clip.load_state_dict({"std": 1.0})
+    with pytest.raises(DataError, match="clip has no state, got NoneType"):
+        clip.load_state_dict(None)
 
 
 def test_options_are_all_of_them():
     assert Clip().options() == {"limit": 10.0}
     assert Clip.resolved({"limit": 1.0}, Known()) == {"limit": 1.0}
+
+
+def test_which_transforms_depend_on_the_rest_of_their_batch():
+    assert all(one.by_batch for one in (Whiten(), Group(), Center(), RefScale()))
+    others = (Clip(), Delta(), Running(), Norm(), Center("reference", 1.0), RefScale(std=2.0))
+    assert not any(one.by_batch for one in others)
 
 
 def test_a_transform_must_say_what_it_does():

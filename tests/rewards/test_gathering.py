@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rewardlab.rewards import RewardBatch, RewardChain, gather_ranks
+from rewardlab.rewards.gathering import alone
 
 SPECS = {
     "default": "default",
@@ -34,7 +35,7 @@ SCRIPT = """
 import json, sys
 import numpy as np
 import torch.distributed as dist
-from rewardlab.errors import ConfigError
+from rewardlab.errors import ConfigError, DataError
 from rewardlab.rewards import RewardBatch, RewardChain
 
 store, rank, given, output = sys.argv[1], int(sys.argv[2]), json.load(open(sys.argv[3])), sys.argv[4]
@@ -53,6 +54,11 @@ try:
     RewardChain.from_config("grpo")(RewardBatch(np.array([1.0]), prompts=["a"] if rank == 0 else None))
 except ConfigError as error:
     told["error"] = error.message
+chain = RewardChain.from_config([{"temperature": {"value": 1e-300}}, "running"])
+try:
+    chain(RewardBatch(np.array([1e30 if rank else 1e-300])))
+except DataError as error:
+    told["infinite"] = [error.message, chain.state_dict()]
 json.dump(told, open(output, "w"))
 dist.destroy_process_group()
 """
@@ -129,5 +135,12 @@ def test_what_one_process_lacks_is_an_error_on_both(told):
     assert told[0]["error"] == told[1]["error"] == "rank 1: the chain needs prompts, and the batch has none"
 
 
+def test_what_is_infinite_on_one_process_is_an_error_on_both_and_moves_neither(told):
+    assert told[0]["infinite"] == told[1]["infinite"]
+    message, state = told[0]["infinite"]
+    assert message.startswith("temperature makes inf of 1e+30")
+    assert state == RewardChain.from_config([{"temperature": {"value": 1e-300}}, "running"]).state_dict()
+
+
 def test_without_distributed_there_is_one_rank():
-    assert gather_ranks({"any": 1}) == ([{"any": 1}], 0)
+    assert gather_ranks({"any": 1}) == alone({"any": 1}) == ([{"any": 1}], 0)

@@ -10,6 +10,7 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from rewardlab.errors import ConfigError, DataError
+from rewardlab.rewards.beta import TARGET_KL
 from rewardlab.rewards.kl import ESTIMATORS, AdaptiveKL, FixedKL, kl_per_token, sequence_kl
 
 VOCABULARY = 7
@@ -182,11 +183,29 @@ def test_a_kl_that_is_no_number_is_told_and_moves_nothing(control, kl):
     assert control.value == 0.2
 
 
-def test_a_kl_far_below_zero_is_warned_about():
+@pytest.mark.filterwarnings("error")
+def test_a_kl_far_below_zero_is_warned_about_once():
+    """k1 over few completions is below minus the target now and then, so it is said once and not in every step."""
     control = AdaptiveKL(0.2, target=1.0)
-    with pytest.warns(UserWarning, match="swapped"):
+    with pytest.warns(UserWarning, match="may be noise.*swapped"):
         control.update(-3.0, 1)
-    assert 0 < control.value < 0.2
+    control.update(-3.0, 1)  # a warning is an error here
+    assert control.value == pytest.approx(0.2 * (1 - 0.2 / 10_000) ** 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_update_counts_four_horizons_at_most():
+    """A run logs so seldom that 5 horizons come at once: the rule would make the coefficient 0. 1 - 0.2 x 4 = 0.2."""
+    control = AdaptiveKL(1.0, target=1.0, horizon=100)
+    assert control.update(0.0, 400) == pytest.approx(0.2, rel=1e-15)
+    with pytest.warns(UserWarning, match="raise horizon"):
+        control.update(0.0, 500)
+    assert control.value == pytest.approx(0.2**2, rel=1e-15)
+    assert control.update(9.0, 10**9) == pytest.approx(0.2**2 * 1.8, rel=1e-15)  # and is not warned about again
+
+
+def test_the_target_is_the_one_that_proposals_are_made_for():
+    assert AdaptiveKL().target == TARGET_KL == 6.0
 
 
 def test_what_an_adaptive_coefficient_cannot_start_from():
@@ -197,12 +216,40 @@ def test_what_an_adaptive_coefficient_cannot_start_from():
     for bad in ({"init_kl_coef": -1.0}, {"init_kl_coef": float("nan")}, {"target": 0.0}, {"horizon": 0.0}):
         with pytest.raises(ConfigError):
             AdaptiveKL(**bad)
-    with pytest.raises(ConfigError, match="raise horizon"):
-        AdaptiveKL(0.1, horizon=100).update(0.0, 500)
+    with pytest.raises(ConfigError, match="n_steps"):
+        AdaptiveKL(0.1, horizon=100).update(0.0, -1)
     with pytest.raises(ConfigError, match="state"):
         FixedKL(0.1).load_state_dict({"coef": 0.1})
     with pytest.raises(ConfigError):
         FixedKL(-0.1)
+
+
+NO_NUMBERS = [True, "0.1", None, [0.1], torch.tensor(0.1)]
+
+
+@pytest.mark.parametrize("wrong", NO_NUMBERS, ids=lambda wrong: type(wrong).__name__)
+def test_what_is_no_number_is_refused_by_name_and_moves_nothing(wrong):
+    for name in ("init_kl_coef", "target", "horizon"):
+        with pytest.raises(ConfigError, match=f"{name} must be a number"):
+            AdaptiveKL(**{name: wrong})
+    with pytest.raises(ConfigError, match="coef must be a number"):
+        FixedKL(wrong)
+    for control in (AdaptiveKL(0.3), FixedKL(0.3)):
+        with pytest.raises(ConfigError, match="kl must be a number"):
+            control.update(wrong, 10)
+        for state in ({"value": wrong}, wrong):
+            with pytest.raises(ConfigError):
+                control.load_state_dict(state)
+        assert control.value == 0.3
+    with pytest.raises(ConfigError, match="n_steps must be a number"):
+        AdaptiveKL(0.3).update(1.0, wrong)
+
+
+def test_numpy_s_numbers_are_numbers():
+    control = AdaptiveKL(0.2, horizon=100)
+    assert type(control.update(np.float32(9.0), np.int64(10))) is float
+    with pytest.raises(ConfigError, match="value must be finite"):
+        control.load_state_dict({"value": 10**400})
 
 
 @pytest.mark.parametrize("start", [0.01, 0.2, 20.0])

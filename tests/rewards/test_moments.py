@@ -113,6 +113,7 @@ def test_nothing_changes_nothing():
         {"mean": 0.0, "var": -1.0, "count": 1.0},
         {"mean": 0.0, "var": 1.0, "count": 0.0},
         {"mean": True, "var": 1.0, "count": 1.0},
+        {"mean": 10**400, "var": 1.0, "count": 1.0},
     ],
 )
 def test_a_damaged_state_is_refused_and_changes_nothing(state):

@@ -57,9 +57,41 @@ def test_a_text_without_asserts_at_its_top_is_one_test():
     assert share("def f(x): return x + 2", tests) == 0.0
 
 
-@pytest.mark.parametrize("tests", [None, [], ""])
+@pytest.mark.parametrize("tests", [None, [], (), "", "# nothing", [""], ["# nothing", "\n"]])
 def test_a_row_without_tests_has_no_verdict(tests):
     assert share("def f(x): return x", tests) is None
+
+
+def test_an_empty_test_proves_nothing():
+    assert share("def f(x): return x", ["", "assert f(1) == 2", "# f is done"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        ([b"assert f(1) == 1"], "no text"),
+        (b"assert f(1) == 1", "no text"),
+        ([3], "no text"),
+        ({"a": 1}, "no text"),
+        (5, "no text"),
+        ("-" * 100_000 + "1", "no Python"),
+        (["-" * 100_000 + "1"], "no Python"),
+        (["assert '\ud800'"], "no Python"),
+    ],
+    ids=[
+        "bytes in a list",
+        "bytes",
+        "number in a list",
+        "mapping",
+        "number",
+        "deep text",
+        "deep in a list",
+        "lone surrogate",
+    ],
+)
+def test_tests_that_cannot_be_read_name_their_row(tests, message):
+    with pytest.raises(DataError, match=rf"row 0: its column 'tests' holds what is {message}"):
+        share("def f(x): return x", tests)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +153,6 @@ def test_files_and_output_are_capped():
 def test_tests_that_are_no_python_are_the_data_s_fault():
     with pytest.raises(DataError, match="row 0: its column 'tests' holds what is no Python"):
         share("x = 1", ["assert f("])
-    with pytest.raises(DataError, match="no Python"):
-        share("x = 1", [3])
 
 
 def test_python_that_does_not_start_says_nothing_of_the_completion(monkeypatch):

@@ -15,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,15 +85,15 @@ def make_reward_func(
         ]
         answers = [future.result() for future in futures]
         extras = [answer.extras() for answer in answers]
-        names = sorted({name for extra in extras for name in extra})
         return {
             "rewards": torch.tensor([answer.reward for answer in answers], dtype=torch.float32),
             "scores": torch.tensor(
-                [answer.reward if answer.score is None else answer.score for answer in answers], dtype=torch.float32
+                [answer.reward if math.isnan(answer.score) else answer.score for answer in answers],
+                dtype=torch.float32,
             ),
             "extra_logs": {
-                name: torch.tensor([extra.get(name, float("nan")) for extra in extras], dtype=torch.float32)
-                for name in names
+                name: torch.tensor([extra[name] for extra in extras], dtype=torch.float32)
+                for name in (extras[0] if extras else ())
             },
         }
 

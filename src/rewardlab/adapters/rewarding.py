@@ -24,7 +24,7 @@ from rewardlab.adapters.text_scores import AnyText, EndTokens, Scored, Unscored,
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.rewards.batch import FloatArray, Offence, RewardBatch, RewardResult
 from rewardlab.rewards.chain import RewardChain
-from rewardlab.rewards.gathering import Gather
+from rewardlab.rewards.gathering import Gather, alone
 from rewardlab.scoring.opening import open_scorer
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.types import Text, text_key
@@ -107,7 +107,7 @@ class Rewarder:
 
     Attributes:
         scorer: The scorer.
-        chain: The transforms, or None.
+        chain: The transforms; without any, one of none.
         num_unscored: Completions without a score so far.
         num_truncated: Sequences cut to the maximum length so far.
 
@@ -147,8 +147,8 @@ class Rewarder:
 
     @property
     def has_state(self) -> bool:
-        """Whether the transforms have learned something from the calls so far."""
-        return self.chain is not None and any(transform.state_dict() for transform in self.chain.transforms)
+        """Whether there is a state to keep: running moments are one from the start, a first batch once it came."""
+        return any(transform.state_dict() for transform in self.chain.transforms)
 
     def reward(
         self,
@@ -175,7 +175,7 @@ class Rewarder:
         """
         texts = texts_of(prompts, completions, self.ends)
         references = self._references(texts, baselines)
-        if ended is None and self.chain is not None and "ended" in self.chain.needs:
+        if ended is None and "ended" in self.chain.needs:
             raise ConfigError(
                 "the transforms need to know which completions ended, and nothing here says so",
                 hint="give eos_token_id, or leave missing_eos out",
@@ -189,22 +189,20 @@ class Rewarder:
                 baselines=baseline_scores,
                 ended=None if ended is None else np.asarray(ended, dtype=np.bool_),
             )
-            return Rewards(self._transformed(batch, update), scored)
+            return Rewards(self.chain(batch, update=update), scored)
 
     def state_dict(self) -> dict[str, Any]:
-        """The transforms' state, as plain JSON values; empty without transforms."""
-        return {} if self.chain is None else dict(self.chain.state_dict())
+        """The transforms' state, as plain JSON values."""
+        return self.chain.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave.
 
         Raises:
-            ConfigError: There are no transforms here, or others.
+            ConfigError: It is of other transforms.
+            DataError: It is no state; nothing has been changed.
         """
-        if self.chain is not None:
-            self.chain.load_state_dict(dict(state))
-        elif state:
-            raise ConfigError("a state of reward transforms, and there are none", hint="give the same transforms")
+        self.chain.load_state_dict(state)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled or copied: a scorer that was opened by its name is opened again by it."""
@@ -227,7 +225,7 @@ class Rewarder:
             ConfigError: They need one, and none is known.
             DataError: Not one per completion.
         """
-        if self.chain is None or "baselines" not in self.chain.uses:
+        if "baselines" not in self.chain.uses:
             return None
         if given is None and self.baseline is None:
             if "baselines" in self.chain.needs:
@@ -302,25 +300,12 @@ class Rewarder:
         self.num_unscored += len(scored.unscored)
         self.num_truncated += scored.num_truncated
 
-    def _transformed(self, batch: RewardBatch, update: bool) -> RewardResult:
-        if self.chain is None:
-            offences = tuple(
-                Offence(int(index), float(batch.scores[index]), "the score is no finite number")
-                for index in np.flatnonzero(~np.isfinite(batch.scores))
-            )
-            return RewardResult(np.where(np.isfinite(batch.scores), batch.scores, np.nan), offences)
-        if update:
-            return self.chain(batch)
-        state = self.chain.state_dict()
-        try:
-            return self.chain(batch)
-        finally:
-            self.chain.load_state_dict(state)
 
-
-def _chain_of(transforms: Any, scorer: Scorer, gather: Gather | None) -> RewardChain | None:
+def _chain_of(transforms: Any, scorer: Scorer, gather: Gather | None) -> RewardChain:
     """The transforms as a chain; what they take from the contract is of raw scores."""
-    if transforms is None or isinstance(transforms, RewardChain):
+    if transforms is None:
+        return RewardChain([], gather=alone)  # nothing to bring together: ranks need not call together either
+    if isinstance(transforms, RewardChain):
         return transforms
     raw = scorer.scale == "raw"
     return RewardChain.from_config(

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewardlab.adapters.gathered_calls import GatheredCalls
-from rewardlab.adapters.rewarding import Rewarder, numbers_or_none
+from rewardlab.adapters.rewarding import Rewarder
 from rewardlab.adapters.text_scores import AnyText
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.rewards.transforms import Center, Group, RefScale, Whiten
+from rewardlab.rewards.gathering import alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,22 @@ class SingleReward:
 
     Attributes:
         reward: After the transforms.
-        score: Before them, in the scorer's scale; None where the completion has none and ``unscored`` stands in.
-        disagreement: Of an ensemble; else None.
+        score: Before them, in the scorer's scale; NaN where the completion has none and ``unscored`` stands in.
+        disagreement: Of an ensemble, NaN likewise; else None.
     """
 
     reward: float
-    score: float | None
+    score: float
     disagreement: float | None
 
     def extras(self) -> dict[str, float]:
-        """What is known beside the reward, by name."""
-        named = {"reward_model_score": self.score, "disagreement": self.disagreement}
-        return {name: value for name, value in named.items() if value is not None}
+        """What is known beside the reward, by name: the same names for every completion of a scorer.
+
+        verl takes the names from the first of a batch and asks each for all of them; OpenRLHF's columns would come out
+        shorter than their batch.
+        """
+        found = {"reward_model_score": self.score}
+        return found if self.disagreement is None else {**found, "disagreement": self.disagreement}
 
 
 class SingleRewards:
@@ -79,10 +83,8 @@ class SingleRewards:
         **options: Any,
     ) -> None:
         self.rewarder = Rewarder(scorer, transforms=transforms, gather=alone, **options)
-        for transform in () if self.rewarder.chain is None else self.rewarder.chain.transforms:
-            by_batch = isinstance(transform, Center) and transform.mean is None
-            by_first_batch = isinstance(transform, RefScale) and transform.std is None
-            if isinstance(transform, Whiten | Group) or by_batch or by_first_batch:
+        for transform in self.rewarder.chain.transforms:
+            if transform.by_batch:
                 raise ConfigError(
                     f"the transform {transform.name} needs a batch, and this trainer asks for one completion at a time",
                     hint="take delta, clip, running, norm, temperature, or the contract's reference set",
@@ -103,13 +105,12 @@ class SingleRewards:
             [item.completion for item in items],
             baselines=[item.baseline for item in items] if with_baseline else None,
         )
-        scores = numbers_or_none(rewards.scored.scores)
         spread = rewards.scored.disagreements
-        spreads = [None] * len(items) if spread is None else numbers_or_none(spread)
         answers: list[SingleReward | Exception] = []
-        for index, (score, disagreement) in enumerate(zip(scores, spreads, strict=True)):
+        for index, score in enumerate(rewards.scored.scores):
+            disagreement = None if spread is None else float(spread[index])
             try:
-                answers.append(SingleReward(rewards.reward_or(index, self.unscored), score, disagreement))
+                answers.append(SingleReward(rewards.reward_or(index, self.unscored), float(score), disagreement))
             except DataError as error:  # this item's alone; the state of the transforms has moved by the others
                 answers.append(error)
         return answers
@@ -131,8 +132,3 @@ def made_once(scorer: str, options: dict[str, Any]) -> SingleRewards:
         if key not in _made:
             _made[key] = SingleRewards(scorer, **options)
         return _made[key]
-
-
-def alone(part: Any) -> tuple[list[Any], int]:
-    """Gather nothing: ranks do not make these calls together."""
-    return [part], 0

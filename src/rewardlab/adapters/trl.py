@@ -2,7 +2,7 @@
 
     trainer = GRPOTrainer(model, reward_funcs=RewardFunction("my-reward-model", transforms="default"), ...)
     keep_reward_state(trainer)                                  # running statistics, in every checkpoint
-    use_kl_control(trainer, AdaptiveKL(0.05, target=0.1))       # beta follows the KL
+    use_kl_control(trainer, AdaptiveKL(0.05, target=6.0))       # beta follows the KL, in nats per completion
 
 Written for TRL 1.16. What a reward function is called with is told in its ``_calculate_rewards``; this file knows that,
 and nothing of how rewards become advantages. The callbacks are :mod:`rewardlab.adapters.trl_callbacks`'.
@@ -31,6 +31,8 @@ from rewardlab.adapters.trl_callbacks import (
 )
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.rewards.batch import FloatArray
+from rewardlab.rewards.trainer_mode import is_evaluating
+from rewardlab.scoring.names import policy_and_reference
 from rewardlab.scoring.scorer import Scorer
 
 __all__ = [
@@ -79,7 +81,7 @@ class _TRLReward:
         if eos_token_id is None and policy_tokenizer is not None:
             eos_token_id = policy_tokenizer.eos_token_id
         self.end_ids = None if eos_token_id is None else _as_ids(eos_token_id)
-        self.__name__ = name or _name_of(scorer)
+        self.__name__ = name or _name_of(scorer, self.scorer)
         self._warned = False
 
     @property
@@ -103,8 +105,7 @@ class _TRLReward:
         log_metric: Callable[[str, float], None] | None,
         columns: Mapping[str, Any],
     ) -> Rewards:
-        trainer = _trainer_of(log_metric)
-        evaluating = _is_evaluating(trainer)
+        trainer = getattr(log_metric, "__self__", None)  # the trainer whose method it is
         baselines = None
         if self.baseline_column is not None:
             if self.baseline_column not in columns:
@@ -115,7 +116,11 @@ class _TRLReward:
                 )
             baselines = columns[self.baseline_column]
         rewards = self.rewarder.reward(
-            prompts, completions, baselines=baselines, ended=self._ended(completion_ids, trainer), update=not evaluating
+            prompts,
+            completions,
+            baselines=baselines,
+            ended=self._ended(completion_ids, trainer),
+            update=not is_evaluating(log_metric),
         )
         if trainer is not None and not self._warned and self.rewarder.has_state:
             self._warned = True
@@ -260,16 +265,6 @@ class AsyncRewardFunction(_TRLReward):
         return self._log(rewards, log_extra, log_metric)
 
 
-def _trainer_of(log_metric: Any) -> Any:
-    """The trainer whose method ``log_metric`` is; None of another function."""
-    return getattr(log_metric, "__self__", None)
-
-
-def _is_evaluating(trainer: Any) -> bool:
-    """As TRL itself asks: whether the trainer's model is in evaluation mode."""
-    return getattr(getattr(trainer, "model", None), "training", True) is False
-
-
 def _on_this_ranks_device(options: dict[str, Any]) -> dict[str, Any]:
     """Options with the GPU of this process, where a launcher started several and none is named.
 
@@ -286,11 +281,10 @@ def _as_ids(value: Any) -> tuple[int, ...]:
     return (int(value),) if isinstance(value, int) else tuple(int(item) for item in value)
 
 
-def _name_of(scorer: str | Path | Scorer) -> str:
-    """How a scorer is called in logs: by its folder."""
-    if isinstance(scorer, Scorer):
-        if scorer.is_ensemble:
-            return "ensemble"
-        scorer = scorer.loaded.folder
-    text = str(scorer)
-    return "ensemble" if "," in text else Path(text.split(":")[0]).name or "reward_model"
+def _name_of(given: str | Path | Scorer, scorer: Scorer) -> str:
+    """How a scorer is called in logs: by the name of its folder, or of its policy's."""
+    if scorer.is_ensemble:
+        return "ensemble"
+    path = scorer.loaded.folder if isinstance(given, Scorer) else given
+    policy, _ = policy_and_reference(path) or (path, None)
+    return Path(policy).name or "reward_model"

@@ -21,8 +21,8 @@ from rewardlab.rewards.kl import AdaptiveKL, FixedKL
 
 logger = logging.getLogger(__name__)
 
-Unit = Literal["token", "sequence"]
-"""What a KL is the mean over: completion tokens, as TRL logs it, or completions."""
+KLPer = Literal["token", "sequence"]
+"""What a KL is the mean over: completion tokens, as TRL logs it, or whole completions."""
 
 
 @runtime_checkable
@@ -101,7 +101,7 @@ class KLCallback(_KeptState):
         unit: What the controller's KL is the mean over.
     """
 
-    def __init__(self, trainer: Any, controller: FixedKL | AdaptiveKL, unit: Unit = "token") -> None:
+    def __init__(self, trainer: Any, controller: FixedKL | AdaptiveKL, unit: KLPer = "sequence") -> None:
         self.trainer = trainer
         self.controller = controller
         self.unit = unit
@@ -122,9 +122,9 @@ class KLCallback(_KeptState):
         self._apply()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the checkpoint's coefficient; a run that starts counts its completions from its first step."""
+        """Take the checkpoint's coefficient, if it has one; completions are counted from the step that it starts at."""
+        self._step = state.global_step
         if state.global_step == 0:
-            self._step = 0
             state.stateful_callbacks[type(self).__name__] = self.state()
         super().on_train_begin(args, state, control, **kwargs)
 
@@ -154,19 +154,19 @@ class KLCallback(_KeptState):
         return max(1, used // getattr(args, "num_iterations", 1))
 
 
-def use_kl_control(trainer: Any, controller: FixedKL | AdaptiveKL, *, unit: Unit = "token") -> KLCallback:
+def use_kl_control(trainer: Any, controller: FixedKL | AdaptiveKL, *, unit: KLPer = "sequence") -> KLCallback:
     """Let a controller set the KL coefficient ``beta`` of a GRPO or RLOO trainer, from its first step on.
 
     The KL is the one TRL logs: per completion token, k3 under GRPO, k1 under RLOO. The coefficient moves when TRL logs,
     by as many completions as were new since: ``logging_steps=1`` moves it at every step. Logged beside TRL's ``kl``:
-    ``kl_coef``, the coefficient that was in force; of an adaptive controller also ``kl_target``, and ``kl_per_token``
-    or ``kl_per_sequence``, which is what it compared.
+    ``kl_coef``, the coefficient that was in force; of an adaptive controller also ``kl_target``, and
+    ``kl_per_sequence`` or ``kl_per_token``, which is what it compared.
 
     Args:
         trainer: The trainer, made with a ``beta`` that is not 0 (which one does not matter).
         controller: A :class:`~rewardlab.rewards.kl.FixedKL` or :class:`~rewardlab.rewards.kl.AdaptiveKL`.
-        unit: What the controller's target is the mean over: ``"token"``, or ``"sequence"``, where TRL's KL is
-            multiplied by the mean number of completion tokens.
+        unit: What the controller's target is the mean over: ``"sequence"``, nats per completion, where TRL's KL is
+            multiplied by the mean number of completion tokens; or ``"token"``, as TRL logs it.
 
     Returns:
         The callback, already added to the trainer. Its state is in every checkpoint and is restored on resume.

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from rewardlab.adapters.rewarding import Rewarder
-from rewardlab.adapters.single_rewards import alone
 from rewardlab.adapters.text_scores import EndTokens
 from rewardlab.errors import DataError
+from rewardlab.rewards.gathering import alone
 from rewardlab.scoring.scorer import Scorer
 
-RewardFn = Callable[..., "list[float] | list[list[float]]"]
+RewardFn = Callable[..., list[float]]
 
 
 def make_reward_fn(
@@ -29,7 +29,6 @@ def make_reward_fn(
     *,
     baseline: str | None = None,
     unscored: float | None = None,
-    per_token: bool = False,
     **options: Any,
 ) -> RewardFn:
     """``reward_fn`` for one reward model.
@@ -39,13 +38,11 @@ def make_reward_fn(
         baseline: The metadata with each prompt's reference completion, for the transform ``delta`` (trlX's examples:
             ``"original_output"``).
         unscored: The reward of a completion that has no score; None: it raises.
-        per_token: Give one list per completion, 0 at all tokens of the policy but the last, where the reward lands;
-            that is what trlX itself makes of a number.
         **options: Of :class:`~rewardlab.adapters.rewarding.Rewarder`.
 
     Returns:
-        The function. Its rewards are plain floats, or lists of them. It raises DataError where the metadata lack the
-        baseline, or a completion has no score and ``unscored`` is None.
+        The function. Its rewards are plain floats, which trlX puts on each completion's last token. It raises DataError
+        where the metadata lack the baseline, or a completion has no score and ``unscored`` is None.
 
     Raises:
         ConfigError: An option that cannot be used.
@@ -58,7 +55,7 @@ def make_reward_fn(
         outputs: Sequence[str],
         tokenizer: Any = None,
         **metadata: Any,
-    ) -> list[float] | list[list[float]]:
+    ) -> list[float]:
         if baseline is not None and baseline not in metadata:
             raise DataError(
                 f"the metadata has no {baseline!r}; it has {', '.join(sorted(metadata)) or 'nothing'}",
@@ -68,12 +65,6 @@ def make_reward_fn(
         ends = EndTokens(() if tokenizer is None else tokenizer.all_special_tokens)
         answers = [ends.strip(output) for output in outputs]  # trlX writes the end token behind each
         given = None if baseline is None else metadata[baseline]
-        rewards = rewarder.reward(prompts, answers, baselines=given).rewards_or(unscored)
-        if not per_token:
-            return rewards
-        if tokenizer is None:
-            raise DataError("per-token rewards need trlX's tokenizer", hint="reward_fn(..., tokenizer=tokenizer)")
-        lengths = [len(ids) for ids in tokenizer(list(outputs))["input_ids"]]
-        return [[0.0] * (max(1, n) - 1) + [reward] for n, reward in zip(lengths, rewards, strict=True)]
+        return rewarder.reward(prompts, answers, baselines=given).rewards_or(unscored)
 
     return reward_fn

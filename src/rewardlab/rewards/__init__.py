@@ -1,7 +1,7 @@
-"""From scores to rewards: what RL consumes. Numbers only; no model, no text, no trainer.
+"""From scores to rewards: what RL consumes. No model is computed here, and no trainer is known.
 
-The KL estimators need torch, and are imported when one of them is first asked for. Checks of single completions stand
-in ``checks.py`` and ``unit_tests.py``.
+The KL estimators need torch, and are imported when one of them is first asked for. Checks, which read texts, are not
+exported from here: they stand in ``checks.py`` and ``unit_tests.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from rewardlab.rewards.batch import Offence, RewardBatch, RewardResult
 from rewardlab.rewards.best_of_n import (
     BestOfNCurve,
-    best_and_worst,
     best_of_n_curve,
     effective_sample_size,
     expected_best_of_n,
@@ -27,8 +26,8 @@ from rewardlab.rewards.combining import CombinedResult, CombinedReward, RewardPa
 from rewardlab.rewards.entries import Entries, Transform
 from rewardlab.rewards.gathering import gather_ranks
 from rewardlab.rewards.moments import RunningMoments
+from rewardlab.rewards.preference_pairs import PreferencePairs, preference_pairs
 from rewardlab.rewards.presets import PRESETS
-from rewardlab.rewards.selection import PreferencePairs, preference_pairs
 from rewardlab.rewards.token_rewards import on_last_token, to_token_rewards
 from rewardlab.rewards.transforms import (
     TRANSFORMS,
@@ -75,7 +74,6 @@ __all__ = [
     "Temperature",
     "Transform",
     "Whiten",
-    "best_and_worst",
     "best_of_n_curve",
     "effective_sample_size",
     "expected_best_of_n",

@@ -1,7 +1,7 @@
 """Best-of-N: what sampling N completions and keeping the one with the highest score gains, and what it costs in KL.
 
 Beside it the other ways to select by score: the k best, and reward-weighted sampling; preference pairs are
-:mod:`rewardlab.rewards.selection`'s. This file knows numbers; what gives the scores it does not know.
+:mod:`rewardlab.rewards.preference_pairs`'s. This file knows numbers; what gives the scores it does not know.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from numbers import Integral
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,7 +83,7 @@ def expected_best_of_n(
     count = len(score)
     wanted = default_sizes(count) if sizes is None else tuple(sizes)
     for n in wanted:
-        if not 1 <= n <= count or n != int(n):
+        if not (_is_whole(n) and 1 <= n <= count):
             raise ConfigError(
                 f"the best of {n} cannot be estimated from {count} completions",
                 hint="sizes are whole numbers from 1 to the number of completions of the prompt that has fewest",
@@ -146,13 +147,15 @@ def best_of_n_curve(
         seed: Seed of the resamples.
 
     Raises:
-        DataError: No groups, or scores and values that do not fit.
+        DataError: No groups, or scores, values and prompts that do not fit.
         ConfigError: A size above the number of completions of some group.
     """
     if not len(scores):
         raise DataError("there are no groups")
     if values is not None and len(values) != len(scores):
         raise DataError(f"{len(scores)} groups of scores but {len(values)} of values")
+    if prompts is not None and len(prompts) != len(scores):
+        raise DataError(f"{len(scores)} groups of scores but {len(prompts)} prompts")
     wanted = default_sizes(min(np.size(of_group) for of_group in scores)) if sizes is None else tuple(sizes)
     given = [None] * len(scores) if values is None else values
     table = np.stack([expected_best_of_n(s, v, wanted) for s, v in zip(scores, given, strict=True)])
@@ -188,17 +191,6 @@ def top_k(scores: ArrayLike, k: int) -> IndexArray:
     return np.argsort(-score, kind="stable")[:k]
 
 
-def best_and_worst(scores: ArrayLike) -> tuple[int, int] | None:
-    """Indices of the highest and the lowest score, of equal ones the earlier; None where all are equal.
-
-    Args:
-        scores: Shape (M,).
-    """
-    score = _finite(scores, "scores")
-    best, worst = int(np.argmax(score)), int(np.argmin(score))
-    return None if score[best] == score[worst] else (best, worst)
-
-
 def reward_weights(scores: ArrayLike, temperature: float = 1.0) -> FloatArray:
     """``softmax(scores / temperature)``.
 
@@ -216,8 +208,7 @@ def reward_weights(scores: ArrayLike, temperature: float = 1.0) -> FloatArray:
         Peters and Schaal 2007 (reward-weighted regression).
     """
     score = _finite(scores, "scores")
-    _check_temperature(temperature)
-    weights = np.exp((score - score.max()) / temperature)
+    weights = np.exp(_below_best(score, temperature))
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
@@ -239,7 +230,7 @@ def reward_weighted_indices(scores: ArrayLike, k: int, *, temperature: float = 1
     """Different completions, k of them, drawn with probabilities proportional to ``exp(score / temperature)``.
 
     Without replacement, by the Gumbel-top-k trick: Gumbel noise on ``score / temperature``, then the k largest, in the
-    order in which drawing one after the other would give them.
+    order in which drawing one after the other would give them. As the temperature goes to 0 these are the k best.
 
     Args:
         scores: Shape (M,).
@@ -252,9 +243,17 @@ def reward_weighted_indices(scores: ArrayLike, k: int, *, temperature: float = 1
     """
     score = _finite(scores, "scores")
     _check_k(k, len(score))
-    _check_temperature(temperature)
     noise = np.random.default_rng(seed).gumbel(size=len(score))
-    return np.argsort(-(score / temperature + noise), kind="stable")[:k]
+    key = _below_best(score, temperature) + noise
+    return np.lexsort((-noise, -score, -key))[:k]  # keys are equal where a tiny temperature has left no digit of them
+
+
+def _below_best(score: FloatArray, temperature: float) -> FloatArray:
+    """``(score - best) / temperature``: 0 for the best; -inf, and never NaN, where a tiny temperature overflows."""
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ConfigError(f"temperature must be finite and > 0, got {temperature}")
+    with np.errstate(over="ignore"):
+        return np.asarray((score - score.max()) / temperature, dtype=np.float64)
 
 
 def _finite(numbers: ArrayLike, what: str) -> FloatArray:
@@ -268,10 +267,9 @@ def _finite(numbers: ArrayLike, what: str) -> FloatArray:
 
 
 def _check_k(k: int, count: int) -> None:
-    if not 1 <= k <= count:
-        raise ConfigError(f"cannot take {k} of {count} completions")
+    if not (_is_whole(k) and 1 <= k <= count):
+        raise ConfigError(f"cannot take {k} of {count} completions", hint=f"k is a whole number from 1 to {count}")
 
 
-def _check_temperature(temperature: float) -> None:
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ConfigError(f"temperature must be finite and > 0, got {temperature}")
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)  # numpy's integers are Integral

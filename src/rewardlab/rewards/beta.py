@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from numbers import Real
+from typing import Literal, TypeAlias, get_args
 
 from rewardlab.calibration.reference import ReferenceStatistics
 from rewardlab.calibration.scale import SCALES
@@ -24,7 +25,7 @@ AdvantageScale: TypeAlias = Literal["none", "batch", "group"]
 """What the trainer divides advantages by, TRL's ``scale_rewards``: nothing, the batch's or the group's std."""
 
 TARGET_KL = 6.0
-"""The target where none is given, nats per completion: the default of Ziegler et al., and of ``AdaptiveKL``."""
+"""The target KL where none is given, nats per completion: the default of Ziegler et al., and of ``AdaptiveKL``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,16 @@ class BetaProposal:
     Attributes:
         beta: For the rewards (or, under a ``scale_rewards``, the advantages) as they were described: per nat of
             KL of a whole completion.
-        beta_raw: The same for raw scores.
-        beta_calibrated: The same for calibrated logits, comparable between models; None without a temperature.
+        beta_raw: The same for raw scores; None without a spread.
+        beta_calibrated: The same for calibrated logits, comparable between models; None without a temperature, or a
+            spread.
         kl: The KL at which the policy is expected to end, nats per completion; None without a spread.
         explanation: How it was found, line by line.
         warnings: What makes it doubtful.
     """
 
     beta: float
-    beta_raw: float
+    beta_raw: float | None
     beta_calibrated: float | None
     kl: float | None
     explanation: tuple[str, ...]
@@ -97,11 +99,12 @@ def propose_beta(
         reference: The model's reference statistics (``contract.reference``): the unit of scale ``z``, and the spread
             where no ``std`` is given.
         temperature: The model's fitted temperature, of preferences (``contract.temperature_of("pair")``).
-        scale: The scale in which scores leave the model, ``Scorer(scale=...)``. ``percentile`` has no factor.
+        scale: The scale in which scores leave the model, ``Scorer(scale=...)``. Not ``percentile``: no factor makes it
+            of raw scores, and no division takes it away.
         divisor: What the transforms divide scores of that scale by: a running std, a temperature; 1 for none.
         scale_rewards: TRL's setting of that name (its default is ``"group"``): under ``"group"`` and ``"batch"``
             advantages are divided by the rewards' own std, all factors cancel, and beta stands against advantages
-            of std 1.
+            of std 1: ``1 / sqrt(2 KL)``, for which a target KL needs no spread.
 
     Returns:
         The coefficient with its derivation.
@@ -131,10 +134,14 @@ def propose_beta(
         )
     given = {"target_kl": target_kl, "beta_calibrated": beta_calibrated, "std": std, "temperature": temperature}
     for name, number in {**given, "divisor": divisor}.items():
-        if number is not None and not (math.isfinite(number) and number > 0):
+        if number is not None and not 0 < number_of(number, name) < math.inf:
             raise ConfigError(f"{name} must be finite and > 0, got {number}")
-    if scale_rewards not in ("none", "batch", "group"):
+    if scale_rewards not in get_args(AdvantageScale):
         raise ConfigError(f"scale_rewards must be 'none', 'batch' or 'group', got {scale_rewards!r}")
+    if scale not in SCALES or scale == "percentile":
+        came = "have no factor against raw scores" if scale == "percentile" else "do not exist"
+        linear = ", ".join(s for s in SCALES if s != "percentile")
+        raise ConfigError(f"rewards in the scale {scale!r} {came}", hint=f"take one that is linear in it: {linear}")
 
     lines: list[str] = []
     doubts: list[str] = []
@@ -147,6 +154,7 @@ def propose_beta(
             "give std"
         )
 
+    raw: float | None
     if beta_calibrated is not None:
         unit = _needed(temperature, "beta_calibrated", "a temperature", "rewardlab calibrate DIR --data F")
         raw = beta_calibrated * unit
@@ -156,34 +164,60 @@ def propose_beta(
             lines.append(f"expected KL: std^2 / (2 beta^2) = {kl:.4g} nats per completion, at the optimum")
     else:
         kl = TARGET_KL if target_kl is None else target_kl
-        known = _needed(spread, "a target KL", "a spread: std, or a reference whose std is > 0", "see the argument std")
-        raw = known / math.sqrt(2 * kl)
-        lines.append(f"raw: std / sqrt(2 KL) = {known:.4g} / sqrt(2 x {kl:.4g}) = {raw:.4g}")
+        raw = None if spread is None else spread / math.sqrt(2 * kl)
+        if raw is not None:
+            lines.append(f"raw: std / sqrt(2 KL) = {spread:.4g} / sqrt(2 x {kl:.4g}) = {raw:.4g}")
     if kl is not None and spread is not None:
         lines.append(f"expected gain: std x sqrt(2 KL) = {spread * math.sqrt(2 * kl):.4g} of raw score")
 
     if scale_rewards == "none":
+        known = _needed(raw, "a target KL", "a spread: std, or a reference whose std is > 0", "see the argument std")
         factor, why = _factor(scale, reference, temperature)
-        beta = raw * factor / divisor
+        beta = known * factor / divisor
         lines.append(f"rewards are {why}, divided by {divisor:.4g}: beta = {beta:.4g}")
     else:
-        known = _needed(spread, f"scale_rewards={scale_rewards!r}", "a spread: std, or a reference", "give std")
-        beta = raw / known
+        ends = _needed(kl, f"scale_rewards={scale_rewards!r}", "a spread: std, or a reference", "give std")
+        beta = 1 / math.sqrt(2 * ends)
         lines.append(
             f"scale_rewards={scale_rewards!r}: advantages are divided by the rewards' own std, so the reward's scale "
             f"({scale}, divisor {divisor:.4g}) cancels and beta stands against advantages of std 1: "
-            f"{raw:.4g} / {known:.4g} = {beta:.4g}"
+            f"1 / sqrt(2 KL) = 1 / sqrt(2 x {ends:.4g}) = {beta:.4g}"
         )
         doubts.append(
             f"under scale_rewards={scale_rewards!r} the std is that of the moment: where a prompt's completions hardly "
             "differ, noise is blown up to std 1 as well; scale_rewards='none' keeps the reward's own scale"
         )
+        if scale_rewards == "batch":
+            doubts.append(
+                "the batch's std mixes prompts: where these differ in level, a prompt's advantages have a std below 1, "
+                "and the policy ends at a smaller KL"
+            )
     lines.append(
         "the KL is of whole completions: TRL's metric `kl` is the mean per token, times the mean completion length"
     )
     lines.append("with beta = 0 TRL loads no reference model, so beta could not be adapted later: start above 0")
-    calibrated = None if temperature is None else raw / temperature
+    calibrated = None if temperature is None or raw is None else raw / temperature
     return BetaProposal(beta, raw, calibrated, kl, tuple(lines), tuple(doubts))
+
+
+def number_of(value: object, name: str) -> float:
+    """What was given as a number, as a float; infinite and NaN pass.
+
+    Args:
+        value: What came, e.g. out of a state or a configuration.
+        name: What it is called.
+
+    Raises:
+        ConfigError: It is no number: a text, a bool, None, a tensor.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real
+        raise ConfigError(
+            f"{name} must be a number, got {value!r} ({type(value).__name__})", hint="of a tensor take .item()"
+        )
+    try:
+        return float(value)
+    except OverflowError:  # an int of hundreds of digits
+        return math.inf
 
 
 def _factor(scale: Scale, reference: ReferenceStatistics | None, temperature: float | None) -> tuple[float, str]:
@@ -193,14 +227,9 @@ def _factor(scale: Scale, reference: ReferenceStatistics | None, temperature: fl
     if scale == "calibrated":
         unit = _needed(temperature, "scale 'calibrated'", "a temperature", "rewardlab calibrate DIR --data F")
         return 1.0 / unit, f"calibrated logits, factor 1 / T = 1 / {unit:.4g}"
-    if scale == "z":
-        std = None if reference is None or not reference.std > 0 else reference.std
-        unit = _needed(std, "scale 'z'", "a reference whose std is > 0", "rewardlab calibrate DIR --data F")
-        return 1.0 / unit, f"z scores, factor 1 / reference std = 1 / {unit:.4g}"
-    raise ConfigError(
-        f"rewards in the scale {scale!r} have no factor against raw scores",
-        hint=f"take one that is linear in the score: {', '.join(s for s in SCALES if s != 'percentile')}",
-    )
+    std = None if reference is None or not reference.std > 0 else reference.std
+    unit = _needed(std, "scale 'z'", "a reference whose std is > 0", "rewardlab calibrate DIR --data F")
+    return 1.0 / unit, f"z scores, factor 1 / reference std = 1 / {unit:.4g}"
 
 
 def _needed(number: float | None, what: str, missing: str, hint: str) -> float:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from rewardlab.rewards.batch import FloatArray, RewardBatch, RewardResult
 from rewardlab.rewards.configuration import Configuration, configuration_of, transforms_from
 from rewardlab.rewards.entries import Entries, Known, Transform
 from rewardlab.rewards.gathering import Gather, gather_ranks
-from rewardlab.rewards.intake import Part, merge, read_part
+from rewardlab.rewards.intake import RankShare, merge, read_share
 from rewardlab.rewards.moments import DAMAGED, mean_and_std
 
 VERSION = 1
 """Of the saved state's form."""
+
+_LARGEST = 1e100
+"""What a transform may give: any sum of squares of such values is finite, and so are the statistics after it."""
 
 
 class RewardChain:
@@ -34,7 +38,7 @@ class RewardChain:
 
     Args:
         transforms: In the order in which they are applied; none at all leaves scores as they are.
-        gather: How the parts of all ranks are brought together; ``torch.distributed`` where it is initialised.
+        gather: How the shares of all ranks are brought together; ``torch.distributed`` where it is initialised.
 
     Raises:
         ConfigError: One transform stands there twice (two of a kind may).
@@ -91,13 +95,14 @@ class RewardChain:
         """Which of them are looked at where they are there."""
         return frozenset().union(*(transform.uses for transform in self.transforms))
 
-    def __call__(self, batch: RewardBatch) -> RewardResult:
+    def __call__(self, batch: RewardBatch, *, update: bool = True) -> RewardResult:
         """Rewards of this rank's completions; the state moves by the scores of all ranks.
 
         In a distributed run every rank must call it, also one with no completions.
 
         Args:
             batch: This rank's scores.
+            update: Whether the state stays moved; False, for evaluation: rewards are the same, and it is as before.
 
         Returns:
             Rewards in the shape of the scores. A completion with a score that is no finite number (for per-token
@@ -106,30 +111,53 @@ class RewardChain:
 
         Raises:
             ConfigError: A transform lacks what it needs; on every rank, and no state has moved.
-            DataError: Shapes that do not fit; on every rank, and no state has moved.
+            DataError: Shapes that do not fit, or a transform gives what is no finite number; on every rank, and no
+                state has moved.
         """
-        part: Part | RewardLabError
+        share: RankShare | RewardLabError
         try:
-            part = read_part(batch, self.needs, self.uses)
+            share = read_share(batch, self.needs, self.uses)
         except RewardLabError as error:
-            part = error  # told to all: a rank that raises alone leaves the others waiting for ever
-        parts, rank = self.gather(part)
-        _raise_first(parts, rank)
-        entries, mine = merge(parts, rank)
-        before = _summary("score", entries) | {"offences": float(sum(len(part.offences) for part in parts))}
-        after, statistics = self._apply(entries)
-        rewards = parts[rank].filled(after.values[mine])
-        return RewardResult(rewards, parts[rank].offences, before | _summary("reward", after) | statistics)
+            share = error  # told to all: a rank that raises alone leaves the others waiting for ever
+        gathered, rank = self.gather(share)
+        shares = _all_readable(gathered)
+        entries, mine = merge(shares, rank)
+        before = _summary("score", entries) | {"offences": float(sum(len(share.offences) for share in shares))}
+        with self._restoring(always=not update):
+            after, statistics = self._apply(entries)
+        rewards = shares[rank].filled(after.values[mine])
+        return RewardResult(rewards, shares[rank].offences, before | _summary("reward", after) | statistics)
 
     def _apply(self, entries: Entries) -> tuple[Entries, dict[str, float]]:
         statistics: dict[str, float] = {}
         if not entries.values.size:  # nothing finite: nothing to learn from, and nothing to say
             return entries, statistics
         for name, transform in zip(self._names(), self.transforms, strict=True):
-            values, told = transform.apply(entries)
+            with np.errstate(all="ignore"):  # what comes of it is looked at
+                values, told = transform.apply(entries)
+            if not (np.abs(values) <= _LARGEST).all():
+                wrong = int(np.argmax(np.abs(values)))  # a NaN before any number
+                raise DataError(
+                    f"{name} makes {values[wrong]} of {entries.values[wrong]}, and no reward may be beyond "
+                    f"{_LARGEST:g}; no state has moved",
+                    hint=f"look at the options of {name}: {transform.options()}",
+                )
             entries = dataclasses.replace(entries, values=values)
             statistics |= {f"{name}/{key}": value for key, value in told.items()}
         return entries, statistics
+
+    @contextmanager
+    def _restoring(self, *, always: bool) -> Iterator[None]:
+        """Put every transform's state back as it was: always, or where something is raised."""
+        before = [transform.state_dict() for transform in self.transforms]
+        moved = False
+        try:
+            yield
+            moved = not always
+        finally:
+            if not moved:
+                for transform, state in zip(self.transforms, before, strict=True):
+                    transform.load_state_dict(state)
 
     def _names(self) -> list[str]:
         """One per transform; the second of a kind is ``clip_2``."""
@@ -159,14 +187,9 @@ class RewardChain:
             if not isinstance(item, Mapping) or set(item) != {"name", "options", "state"}:
                 raise DataError(f"no state of a transform: {item!r}", hint=DAMAGED)
         self._require_same([(item["name"], item["options"]) for item in learned])
-        current = [transform.state_dict() for transform in self.transforms]
-        try:
+        with self._restoring(always=False):
             for transform, item in zip(self.transforms, learned, strict=True):
                 transform.load_state_dict(item["state"])
-        except DataError:
-            for transform, before in zip(self.transforms, current, strict=True):
-                transform.load_state_dict(before)
-            raise
 
     def _require_same(self, theirs: list[tuple[Any, Any]]) -> None:
         names = [name for name, _ in theirs]
@@ -210,12 +233,13 @@ class RewardChain:
             raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
 
 
-def _raise_first(parts: Sequence[Part | RewardLabError], rank: int) -> None:
-    """Raise the first rank's complaint, on all ranks."""
-    for number, part in enumerate(parts):
-        if isinstance(part, RewardLabError):
-            where = f"rank {number}: " if len(parts) > 1 else ""
-            raise type(part)(f"{where}{part.message}", hint=part.hint)
+def _all_readable(gathered: Sequence[RankShare | RewardLabError]) -> list[RankShare]:
+    """The shares; on all ranks alike the first rank's complaint where there is one."""
+    for number, share in enumerate(gathered):
+        if isinstance(share, RewardLabError):
+            where = f"rank {number}: " if len(gathered) > 1 else ""
+            raise type(share)(f"{where}{share.message}", hint=share.hint)
+    return [share for share in gathered if isinstance(share, RankShare)]
 
 
 def _summary(name: str, entries: Entries) -> dict[str, float]:

@@ -24,8 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.rewards.batch import FloatArray, RewardBatch
+from rewardlab.rewards.batch import FloatArray, Offence, RewardBatch
 from rewardlab.rewards.chain import RewardChain
+from rewardlab.rewards.intake import LARGEST
+from rewardlab.rewards.trainer_mode import is_evaluating
 from rewardlab.types import as_text, text_key
 
 RewardCallable: TypeAlias = Callable[..., Sequence[float | None]]
@@ -45,7 +47,7 @@ class RewardPart:
         name: What statistics call it.
         function: Gives one value per completion; None (or NaN) where it has none to give.
         weight: What its normalised value is multiplied by; 0 for a part that is only required, below 0 for a penalty.
-        transforms: Its own chain, or the configuration of one (:meth:`RewardChain.from_config`); ``[]`` for a part
+        transforms: A chain of its own, or the configuration of one (:meth:`RewardChain.from_config`); ``[]`` for a part
             whose values are on the common scale already.
         required: Whether a completion must pass it to be judged by the others at all.
         passes_at: The value from which on a required part is passed: 1, for checks that give 1 or 0.
@@ -69,16 +71,19 @@ class CombinedResult:
             asked.
         normalized: Part -> its values after its transforms, before its weight, shape (n,); NaN likewise.
         failed: Which completions failed a required part, shape (n,), bool.
-        statistics: By name: ``failed`` and ``none`` (shares of all completions), ``reward_mean``, ``reward_std``; of
-            each part ``NAME/asked``, ``NAME/none`` and, of required ones, ``NAME/failed`` (numbers of completions),
-            ``NAME/mean`` and ``NAME/std`` (ddof 0) of its values, and ``NAME/contribution``: the std of what it adds to
-            the reward. A statistic of nothing is left out.
+        offences: Values that are infinite or beyond float32, with the part that gave them; their completions have no
+            reward.
+        statistics: By name: ``failed`` and ``none`` (shares of all completions), ``offences`` (their number),
+            ``reward_mean``, ``reward_std``; of each part ``NAME/asked``, ``NAME/none`` and, of required ones,
+            ``NAME/failed`` (numbers of completions), ``NAME/mean`` and ``NAME/std`` (ddof 0) of its values, and
+            ``NAME/contribution``: the std of what it adds to the reward. A statistic of nothing is left out.
     """
 
     rewards: FloatArray
     values: Mapping[str, FloatArray]
     normalized: Mapping[str, FloatArray]
     failed: NDArray[np.bool_]
+    offences: tuple[Offence, ...]
     statistics: Mapping[str, float]
 
 
@@ -96,6 +101,11 @@ class CombinedReward:
        them, times ``sum |w|`` of all over ``sum |w|`` of them. Where a required part gave None, it is not known whether
        the completion may have a reward at all, and where all weighted parts did there is none: the reward is None,
        which TRL leaves out of the group's statistics.
+    5. A value that is infinite or beyond float32 is an offence, not something missing: the part is broken there,
+       nothing stands for it, and the completion's reward is None.
+
+    In evaluation (:func:`~rewardlab.rewards.trainer_mode.is_evaluating`) the chains' running statistics are used and
+    do not move.
 
     Args:
         parts: At least one with a weight other than 0; names all different.
@@ -104,8 +114,9 @@ class CombinedReward:
         name: What TRL logs it as.
 
     Raises:
-        ConfigError: No parts, equal names, numbers that are not finite, a coroutine function, or a chain that needs
-            more than prompts (a delta, a missing-EOS penalty: those belong into the part's own reward function).
+        ConfigError: No parts, equal names, numbers that are not finite, a coroutine function, two parts with one
+            transform (its state would mix them), or a chain that needs more than prompts (a delta, a missing-EOS
+            penalty: those belong into the part's own reward function).
 
     Note:
         On several processes every part's chain is called in every step, whatever passed, so that exchanged statistics
@@ -135,13 +146,14 @@ class CombinedReward:
                     f"part {part.name!r} is asynchronous", hint="wrap it in a function that waits for it (asyncio.run)"
                 )
         self.chains = {part.name: _chain_of(part) for part in self.parts}
+        _require_separate(self.chains)
         self.total_weight = sum(abs(part.weight) for part in parts)
         self.failure_reward = -_FAILURE_IN_STDS * self.total_weight if failure_reward is None else failure_reward
         if not math.isfinite(self.failure_reward):
             raise ConfigError(f"failure_reward must be finite, got {failure_reward}")
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        """The rewards, as TRL wants them; statistics go to ``log_metric`` where the trainer gives one.
+        """The rewards, as TRL wants them; statistics go to ``log_metric`` as ``rewards/<name>/...``.
 
         Args:
             prompts: One per completion, text or messages.
@@ -153,7 +165,7 @@ class CombinedReward:
         log_metric = columns.get("log_metric")
         if log_metric is not None:
             for name, value in result.statistics.items():
-                log_metric(f"{self.__name__}/{name}", value)
+                log_metric(f"rewards/{self.__name__}/{name}", value)
         return [None if math.isnan(reward) else float(reward) for reward in result.rewards]
 
     def combine(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> CombinedResult:
@@ -166,7 +178,7 @@ class CombinedReward:
 
         Raises:
             DataError: Prompts and completions differ in number, or a part gave another number of values than it was
-                asked for.
+                asked for, or what is no number.
         """
         count = len(completions)
         if len(prompts) != count:
@@ -175,24 +187,33 @@ class CombinedReward:
         values: dict[str, FloatArray] = {}
         left = np.ones(count, dtype=bool)
         failed = np.zeros(count, dtype=bool)
+        offences: list[Offence] = []
         for part in self.parts:
             value = _ask(part, prompts, completions, columns, np.flatnonzero(left))
             values[part.name] = value
             statistics |= _described(part.name, value[left])
+            offences += [
+                Offence(int(index), float(value[index]), f"part {part.name!r} gave {value[index]}")
+                for index in np.flatnonzero(np.abs(value) > LARGEST)  # NaN is not
+            ]
             if part.required:
-                fails = left & (value < part.passes_at)
+                known = np.abs(value) <= LARGEST
+                fails = left & known & (value < part.passes_at)
                 statistics[f"{part.name}/failed"] = float(fails.sum())
                 failed |= fails
-                left &= value >= part.passes_at  # NaN is neither
+                left &= known & ~fails
+        update = not is_evaluating(columns.get("log_metric"))
         keys = [text_key(as_text(prompt), role="user") for prompt in prompts]
         normalized = {
             part.name: self.chains[part.name](
-                RewardBatch(np.where(left, values[part.name], np.nan), prompts=keys)
+                RewardBatch(np.where(left, values[part.name], np.nan), prompts=keys), update=update
             ).rewards
             for part in self.parts
         }
         rewards = self._weighted(normalized, count)
         rewards[failed] = self.failure_reward
+        rewards[[offence.index for offence in offences]] = np.nan
+        statistics["offences"] = float(len(offences))
         for part in self.parts:
             added = part.weight * normalized[part.name]
             if part.weight and np.isfinite(added).any():
@@ -201,7 +222,7 @@ class CombinedReward:
             statistics |= {"failed": float(failed.mean()), "none": float(np.isnan(rewards).mean())}
         if np.isfinite(rewards).any():
             statistics |= {"reward_mean": float(np.nanmean(rewards)), "reward_std": float(np.nanstd(rewards))}
-        return CombinedResult(rewards, values, normalized, failed, statistics)
+        return CombinedResult(rewards, values, normalized, failed, tuple(offences), statistics)
 
     def _weighted(self, normalized: Mapping[str, FloatArray], count: int) -> FloatArray:
         """The weighted sum over the parts that are there, scaled to the weight of all; NaN where none is."""
@@ -220,12 +241,20 @@ class CombinedReward:
         """Take every chain's state.
 
         Raises:
-            ConfigError: The state is of other parts.
+            ConfigError: The state is of other parts, or other chains; nothing has been changed.
+            DataError: A chain's state is none; nothing has been changed.
         """
-        if set(state) != set(self.chains):
-            raise ConfigError(f"the state is of the parts {sorted(state)}, these are {sorted(self.chains)}")
-        for name, chain in self.chains.items():
-            chain.load_state_dict(state[name])
+        if not isinstance(state, Mapping) or set(state) != set(self.chains):
+            came = sorted(map(str, state)) if isinstance(state, Mapping) else repr(state)
+            raise ConfigError(f"the state is of the parts {came}, these are {sorted(self.chains)}")
+        before = self.state_dict()
+        try:
+            for name, chain in self.chains.items():
+                chain.load_state_dict(state[name])
+        except Exception:
+            for name, chain in self.chains.items():
+                chain.load_state_dict(before[name])
+            raise
 
 
 def _chain_of(part: RewardPart) -> RewardChain:
@@ -237,6 +266,18 @@ def _chain_of(part: RewardPart) -> RewardChain:
             hint="put these transforms into the part's own reward function, and leave [] or ['whiten'] here",
         )
     return chain
+
+
+def _require_separate(chains: Mapping[str, RewardChain]) -> None:
+    owner: dict[int, str] = {}
+    for name, chain in chains.items():
+        for transform in chain.transforms:
+            first = owner.setdefault(id(transform), name)
+            if first != name:
+                raise ConfigError(
+                    f"the parts {first!r} and {name!r} have one {transform.name!r} between them",
+                    hint="give each part a chain of its own: one state would be of both parts' values",
+                )
 
 
 def _ask(
@@ -260,10 +301,23 @@ def _ask(
     if given.get("log_extra") is not None and len(which) < count:
         given["log_extra"] = _widened(given["log_extra"], which, count)
     answer = part.function(prompts=cut(list(prompts)), completions=cut(list(completions)), **given)
-    if len(answer) != len(which):
-        raise DataError(f"part {part.name!r} gave {len(answer)} values for {len(which)} completions")
-    value[which] = [math.nan if number is None else float(number) for number in answer]
+    try:
+        numbers = [_number(entry) for entry in answer]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"part {part.name!r} gave {str(answer)[:80]!r}, expected a number or None per completion",
+            hint="a reward function returns a list, also for one completion",
+        ) from error
+    if len(numbers) != len(which):
+        raise DataError(f"part {part.name!r} gave {len(numbers)} values for {len(which)} completions")
+    value[which] = numbers
     return value
+
+
+def _number(entry: Any) -> float:
+    if isinstance(entry, str | bytes):  # float() would read "1.0"
+        raise TypeError(entry)
+    return math.nan if entry is None else float(entry)
 
 
 def _widened(log_extra: Callable[[str, list[Any]], None], which: NDArray[np.intp], count: int) -> Any:
@@ -280,8 +334,8 @@ def _widened(log_extra: Callable[[str, list[Any]], None], which: NDArray[np.intp
 
 def _described(name: str, asked: FloatArray) -> dict[str, float]:
     """How many completions a part was asked about, how many it gave nothing for, and how its values are spread."""
-    there = asked[np.isfinite(asked)]
-    statistics = {f"{name}/asked": float(len(asked)), f"{name}/none": float(len(asked) - len(there))}
+    there = asked[np.abs(asked) <= LARGEST]
+    statistics = {f"{name}/asked": float(len(asked)), f"{name}/none": float(np.isnan(asked).sum())}
     if len(there):
         statistics |= {f"{name}/mean": float(there.mean()), f"{name}/std": float(there.std())}
     return statistics

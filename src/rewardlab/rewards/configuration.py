@@ -135,7 +135,10 @@ def _checked(kind: type[Transform], option: str, value: Any, where: str) -> Any:
         fits, expected = number or (optional and value is None), "a number"
     if not fits:
         raise ConfigError(f"{where}: {kind.name}: {option} must be {expected}, got {value!r}")
-    return float(value) if type(value) is int else value
+    try:
+        return float(value) if type(value) is int else value
+    except OverflowError as error:
+        raise ConfigError(f"{where}: {kind.name}: {option} is larger than any float") from error
 
 
 def _nearest(given: str, names: list[str], otherwise: str) -> str:

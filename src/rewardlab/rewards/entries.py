@@ -6,6 +6,7 @@ This file knows how scores and completions belong together, and what every trans
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -89,8 +90,13 @@ class Transform:
         """What of a batch it looks at, needed or not."""
         return self.needs
 
+    @property
+    def by_batch(self) -> bool:
+        """Whether a reward depends on the other completions of the same call, beyond what a state keeps of them."""
+        return False
+
     def apply(self, entries: Entries) -> tuple[FloatArray, dict[str, float]]:
-        """The values after this step, shape (m,), and what is worth logging.
+        """The values after this step, shape (m,), all finite, and what is worth logging.
 
         Called on every batch that has at least one value, with the same entries on every rank.
         """
@@ -106,8 +112,9 @@ class Transform:
         Raises:
             DataError: This is no state of it.
         """
-        if state:
-            raise DataError(f"{self.name} has no state, got {sorted(state)}", hint="load the state of this very chain")
+        if not isinstance(state, Mapping) or state:
+            came = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+            raise DataError(f"{self.name} has no state, got {came}", hint="load the state of this very chain")
 
     @classmethod
     def resolved(cls, options: dict[str, Any], known: Known) -> dict[str, Any]:
@@ -119,9 +126,13 @@ class Transform:
         return options
 
     def options(self) -> dict[str, Any]:
-        """All options by name, defaults included."""
+        """All options by name, defaults included, in plain JSON values (numbers of NumPy are floats)."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {field.name: getattr(self, field.name) for field in fields if field.init}
+        options = {field.name: getattr(self, field.name) for field in fields if field.init}
+        return {
+            name: float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
+            for name, value in options.items()
+        }
 
 
 def require(fits: bool, transform: Transform, option: str, expected: str) -> None:

@@ -10,6 +10,11 @@ Gather = Callable[[Any], tuple[list[Any], int]]
 """Given this rank's part: all ranks' parts in rank order, alike on every rank, and which of them is this one's."""
 
 
+def alone(part: Any) -> tuple[list[Any], int]:
+    """This rank's part only: for calls that ranks do not make together."""
+    return [part], 0
+
+
 def gather_ranks(part: Any) -> tuple[list[Any], int]:
     """The parts of all ranks, by ``torch.distributed.all_gather_object`` in the default process group.
 

@@ -1,7 +1,7 @@
-"""From a rank's batch to what all ranks exchange, and from all ranks' parts to one flat list of scores.
+"""From a rank's batch to what all ranks exchange, and from all ranks' shares to one flat list of scores.
 
 Here scores are checked: which are masked, which are refused and why, and whether what belongs to them fits. This file
-knows batches and shapes; it knows neither transforms nor how parts travel.
+knows batches and shapes; it knows neither transforms nor how shares travel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GIVE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RankShare:
     """What one rank has: the scores that can be used, flat, and what belongs to its completions.
 
     Attributes:
@@ -50,7 +50,7 @@ class Part:
         return rewards
 
 
-def read_part(batch: RewardBatch, needs: Collection[str], uses: Collection[str]) -> Part:
+def read_share(batch: RewardBatch, needs: Collection[str], uses: Collection[str]) -> RankShare:
     """Check a batch, and take out what cannot be used.
 
     Args:
@@ -86,23 +86,29 @@ def read_part(batch: RewardBatch, needs: Collection[str], uses: Collection[str])
         baselines=baselines,
         ended=_ended(batch.ended, number) if "ended" in uses else None,
     )
-    return Part(entries, usable, masked, offences)
+    return RankShare(entries, usable, masked, offences)
 
 
-def merge(parts: Sequence[Part], rank: int) -> tuple[Entries, slice]:
-    """All ranks' parts as one, in their order.
+def merge(shares: Sequence[RankShare], rank: int) -> tuple[Entries, slice]:
+    """All ranks' shares as one, in their order.
 
     Args:
-        parts: One per rank.
+        shares: One per rank.
         rank: Which is this one's.
 
     Returns:
         The entries of all, and where this rank's values lie among them.
 
     Raises:
-        DataError: Some ranks have what others, with completions too, have not.
+        DataError: Some ranks have what others, with completions too, have not; or some have rewards per token and
+            others one per completion.
     """
-    every = [part.entries for part in parts]
+    if len({share.usable.ndim for share in shares if share.entries.num_rows}) > 1:
+        raise DataError(
+            "some ranks have one score per completion, shape (n,), and others one per token, shape (n, tokens)",
+            hint="give the same on every rank; a rank with no completions may give either",
+        )
+    every = [share.entries for share in shares]
     first_row = np.cumsum([0, *(entries.num_rows for entries in every)])
     first_value = np.cumsum([0, *(len(entries.values) for entries in every)])
     prompts = _all_or_none(every, "prompts")
@@ -130,9 +136,10 @@ def _all_or_none(every: Sequence[Entries], name: str) -> list[Any] | None:
 def _floats(values: Any, name: str, number: int | None = None) -> FloatArray:
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last: a tensor that has a gradient
         raise DataError(
-            f"{name} must be numbers in one array: {error}", hint="pad per-token rewards with -inf"
+            f"{name} must be numbers in one array: {error}",
+            hint="give a NumPy array, or lists; per-token rewards are padded with -inf",
         ) from error
     if number is not None and array.shape != (number,):
         raise DataError(f"{name} must be one per completion, shape ({number},), got {array.shape}")
@@ -164,13 +171,13 @@ def _reason(value: float, what: str) -> str:
 def _prompts(prompts: Sequence[Hashable] | None, number: int) -> list[Hashable] | None:
     if prompts is None:
         return None
-    keys = list(prompts)
-    if len(keys) != number:
-        raise DataError(f"prompts must be one key per completion: {number} completions, {len(keys)} prompts")
     try:
+        keys = list(prompts)
         set(keys)
     except TypeError as error:
         raise DataError(f"prompts must be keys that can be compared: {error}", hint="PromptGroup.prompt_key") from error
+    if len(keys) != number:
+        raise DataError(f"prompts must be one key per completion: {number} completions, {len(keys)} prompts")
     return keys
 
 

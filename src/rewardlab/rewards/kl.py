@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from rewardlab.errors import ConfigError, DataError
+from rewardlab.rewards.beta import TARGET_KL, number_of
 
 Estimator: TypeAlias = Literal["k1", "k2", "k3", "abs"]
 """How the KL is estimated from one sampled token; :func:`kl_per_token` says what each is."""
@@ -24,6 +26,9 @@ ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 _STEP = 0.2
 """Largest relative error that an adaptive coefficient answers, as in Ziegler et al."""
+
+_MOST_HORIZONS = 4.0
+"""Most that one update counts: a coefficient falls to a fifth at most; at 5 horizons it would be 0."""
 
 
 def kl_per_token(
@@ -135,37 +140,48 @@ class FixedKL:
         """The coefficient; what came is only looked at for being a KL at all.
 
         Args:
-            kl: KL of whole completions, nats.
+            kl: KL of whole completions, nats per completion.
             n_steps: How many completions it is the mean of.
+
+        Raises:
+            DataError: A KL that is not finite.
+            ConfigError: What is no number.
         """
-        _check_kl(kl, self.value)
+        _checked_kl(kl, self.value)
         return self.value
 
     def state_dict(self) -> dict[str, float]:
         """``{"value"}``."""
         return {"value": self.value}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Take the coefficient out of a state."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the coefficient out of a state.
+
+        Raises:
+            ConfigError: It is no state of a controller; nothing has been changed.
+        """
         self.value = _coefficient(_value_of(state), "value")
 
 
 class AdaptiveKL:
     """A KL coefficient that brings the KL to a target: raised where it is above, lowered where it is below.
 
-        value *= 1 + clip(kl / target - 1, -0.2, 0.2) * n_steps / horizon
+        value *= 1 + clip(kl / target - 1, -0.2, 0.2) * min(n_steps / horizon, 4)
 
     Args:
         init_kl_coef: Where the coefficient starts, > 0, in units of reward per nat.
             :func:`rewardlab.rewards.beta.propose_beta` gives one that is near its end already.
-        target: The wanted KL, > 0, in the unit in which :meth:`update` is given it: nats per completion.
+        target: The wanted KL, > 0, in the unit in which :meth:`update` is given it: nats per completion, by default
+            :data:`rewardlab.rewards.beta.TARGET_KL`.
         horizon: How slowly the coefficient follows, > 0, counted as ``n_steps`` is: the coefficient changes by at most
             ``0.2 * n_steps / horizon`` of itself in an update.
 
     Raises:
-        ConfigError: A start at 0, which multiplication never leaves, or numbers that are not positive.
+        ConfigError: A start at 0, which multiplication never leaves, or what is no positive number.
 
     Note:
+        The limit of 4 horizons is this library's: the rule itself makes a coefficient of 0 or below from 5 horizons on.
+
         The rule is multiplicative, so where the target cannot be reached at all (the rewards hardly differ, or the
         policy is too weak) the coefficient goes on falling: watch it, not the KL alone.
 
@@ -174,79 +190,96 @@ class AdaptiveKL:
         and verl.
     """
 
-    def __init__(self, init_kl_coef: float = 0.2, target: float = 6.0, horizon: float = 10_000) -> None:
+    def __init__(self, init_kl_coef: float = 0.2, target: float = TARGET_KL, horizon: float = 10_000) -> None:
         for name, number in (("target", target), ("horizon", horizon)):
-            if not (math.isfinite(number) and number > 0):
+            if not 0 < number_of(number, name) < math.inf:
                 raise ConfigError(f"{name} must be finite and > 0, got {number}")
         self.value = _adaptable(init_kl_coef, "init_kl_coef")
-        self.target = target
-        self.horizon = horizon
+        self.target = float(target)
+        self.horizon = float(horizon)
+        self._warned: set[str] = set()
 
     def update(self, kl: float, n_steps: int) -> float:
         """Move the coefficient, and return it.
 
         Args:
-            kl: The KL that was measured, in the unit of ``target``. k1's estimates may be slightly negative, and count
-                as the rule has it.
+            kl: The KL that was measured, in the unit of ``target``: nats per completion. k1's estimates may be
+                negative, and count as the rule has it.
             n_steps: How many completions it is the mean of (trlX, TRL <= 0.11: the batch size).
 
         Raises:
             DataError: A KL that is not finite; the coefficient stays as it was.
-            ConfigError: ``n_steps`` is so large that one update could turn the coefficient's sign.
+            ConfigError: What is no number, or an ``n_steps`` below 0; the coefficient stays as it was.
 
         Warns:
-            UserWarning: A KL below minus the target, which noise does not explain.
+            UserWarning: A KL below minus the target, or an ``n_steps`` above 4 horizons; each once per controller.
         """
-        _check_kl(kl, self.value)
-        if not 0 <= n_steps < self.horizon / _STEP:
-            raise ConfigError(
-                f"n_steps is {n_steps}, expected 0 to {self.horizon / _STEP:g}: beyond that an update may turn the "
-                "coefficient's sign",
-                hint="horizon and n_steps count the same thing, completions: raise horizon, or update (log) more often",
+        kl = _checked_kl(kl, self.value)
+        count = number_of(n_steps, "n_steps")
+        if not 0 <= count < math.inf:
+            raise ConfigError(f"n_steps must be finite and >= 0, got {n_steps}")
+        if count > _MOST_HORIZONS * self.horizon:
+            self._warn_once(
+                "n_steps",
+                f"n_steps is {n_steps}, and the horizon {self.horizon:g}: more than {_MOST_HORIZONS:g} horizons in one "
+                "update count as that many, so that the coefficient stays positive; both count completions: raise "
+                "horizon, or update (log) more often",
             )
         if kl < -self.target:
-            warnings.warn(
-                f"the KL is {kl:g}: a KL is not negative, and noise is hardly that large; are log-probabilities of "
-                "policy and reference swapped, or of other tokens?",
-                stacklevel=2,
+            self._warn_once(
+                "kl",
+                f"the KL is {kl:g}, below minus the target. A single one may be noise: k1 (RLOO's) over few "
+                "completions. If most are, log-probabilities of policy and reference are swapped, or of other tokens",
             )
         error = min(max(kl / self.target - 1.0, -_STEP), _STEP)
-        self.value *= 1.0 + error * n_steps / self.horizon
+        self.value *= 1.0 + error * min(count, _MOST_HORIZONS * self.horizon) / self.horizon
         return self.value
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"{message} (said once)", stacklevel=3)
 
     def state_dict(self) -> dict[str, float]:
         """``{"value"}``: the coefficient is all there is to remember; JSON keeps it exactly."""
         return {"value": self.value}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Take the coefficient out of a state; target and horizon stay those of this controller."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the coefficient out of a state; target and horizon stay those of this controller.
+
+        Raises:
+            ConfigError: It is no state of a controller; nothing has been changed.
+        """
         self.value = _adaptable(_value_of(state), "value")
 
 
-def _value_of(state: dict[str, float]) -> float:
-    if set(state) != {"value"}:
-        raise ConfigError(f"a KL controller's state is {{'value'}}, got {sorted(state)}")
+def _value_of(state: Mapping[str, Any]) -> Any:
+    if not isinstance(state, Mapping) or set(state) != {"value"}:
+        raise ConfigError(f"a KL controller's state is {{'value': number}}, got {state!r}")
     return state["value"]
 
 
 def _coefficient(number: float, name: str) -> float:
-    if not (math.isfinite(number) and number >= 0):
+    if not 0 <= number_of(number, name) < math.inf:
         raise ConfigError(f"{name} must be finite and >= 0, got {number}")
     return float(number)
 
 
 def _adaptable(number: float, name: str) -> float:
-    if number == 0:
+    coefficient = _coefficient(number, name)
+    if coefficient == 0:
         raise ConfigError(
             f"{name} is 0, and an adaptive coefficient is multiplied: it would stay 0 whatever the KL is",
             hint="start above 0, see rewardlab.rewards.beta.propose_beta; for no KL at all take FixedKL(0)",
         )
-    return _coefficient(number, name)
+    return coefficient
 
 
-def _check_kl(kl: float, value: float) -> None:
-    if not math.isfinite(kl):
+def _checked_kl(kl: float, value: float) -> float:
+    number = number_of(kl, "kl")
+    if not math.isfinite(number):
         raise DataError(
             f"the KL is {kl}; the coefficient stays {value:g}",
             hint="look for log-probabilities that are NaN or -inf at positions that count; pass the completions' mask",
         )
+    return number

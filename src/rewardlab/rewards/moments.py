@@ -9,8 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from rewardlab.errors import DataError
 from rewardlab.rewards.batch import FloatArray
 
@@ -116,8 +114,18 @@ def finite_numbers(state: Mapping[str, Any], names: tuple[str, ...], what: str) 
     if not isinstance(state, Mapping) or set(state) != set(names):
         came = sorted(state) if isinstance(state, Mapping) else type(state).__name__
         raise DataError(f"{what} have {', '.join(names)}, got {came}", hint=DAMAGED)
-    for name in names:
-        value = state[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise DataError(f"{what}: {name} must be a finite number, got {value!r}", hint=DAMAGED)
-    return {name: float(state[name]) for name in names}
+    numbers = {name: _float(state[name]) for name in names}
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise DataError(f"{what}: {name} must be a finite number, got {state[name]!r}", hint=DAMAGED)
+    return numbers
+
+
+def _float(value: Any) -> float:
+    """A number as a float; NaN where it is none, or an integer beyond all floats."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan

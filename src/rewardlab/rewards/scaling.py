@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from rewardlab.calibration.reference import ReferenceStatistics
-from rewardlab.errors import ConfigError
+from rewardlab.errors import ConfigError, DataError
 from rewardlab.rewards.batch import FloatArray
 from rewardlab.rewards.entries import Entries, Known, Of, Transform, require
-from rewardlab.rewards.moments import RunningMoments, finite_numbers, mean_and_std
+from rewardlab.rewards.moments import DAMAGED, RunningMoments, finite_numbers, mean_and_std
 
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 """1.1920929e-07, what TRL <= 0.11 adds to the standard deviation of its float32 scores."""
@@ -155,6 +155,11 @@ class RefScale(Transform):
             return options
         return from_contract(cls.name, options, known.reference, ("mean", "std"))
 
+    @property
+    def by_batch(self) -> bool:
+        """Whether a first batch is waited for."""
+        return self.std is None
+
     def apply(self, entries: Entries) -> tuple[FloatArray, dict[str, float]]:
         """Take the reference where there is none yet, then divide."""
         if self.std is None and self.first is None:
@@ -170,11 +175,13 @@ class RefScale(Transform):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
-        if self.std is not None or not state:
+        if self.std is not None or state == {}:
             super().load_state_dict(state)
             self.first = None
             return
         numbers = finite_numbers(state, ("mean", "std"), "the first batch's statistics")
+        if numbers["std"] <= 0:
+            raise DataError(f"the first batch's std must be above 0, got {numbers['std']}", hint=DAMAGED)
         self.first = (numbers["mean"], numbers["std"])
 
 

@@ -51,6 +51,11 @@ class Center(Transform):
             return options
         return from_contract(cls.name, options, known.reference, ("mean",))
 
+    @property
+    def by_batch(self) -> bool:
+        """Whether the mean is the batch's."""
+        return self.mean is None
+
     def apply(self, entries: Entries) -> tuple[FloatArray, dict[str, float]]:
         """Subtract."""
         mean = mean_and_std(entries.values, 0)[0] if self.mean is None else self.mean
@@ -87,6 +92,11 @@ class Whiten(Transform):
     def __post_init__(self) -> None:
         """Refuse an unknown style."""
         require(self.style in ("plain", "trl"), self, "style", "plain or trl")
+
+    @property
+    def by_batch(self) -> bool:
+        """Always."""
+        return True
 
     def apply(self, entries: Entries) -> tuple[FloatArray, dict[str, float]]:
         """Shift and divide."""
@@ -134,6 +144,11 @@ class Group(Transform):
     def needs(self) -> frozenset[str]:
         """The prompts."""
         return frozenset({"prompts"})
+
+    @property
+    def by_batch(self) -> bool:
+        """Always: a group is of one batch."""
+        return True
 
     def apply(self, entries: Entries) -> tuple[FloatArray, dict[str, float]]:
         """Subtract each group's baseline, and divide."""

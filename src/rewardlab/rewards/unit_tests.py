@@ -90,7 +90,8 @@ def passes_unit_tests(
     Args:
         column: The column with the tests: a list of pieces of Python, one test each; or one text, whose ``assert``
             statements at the top level are the tests and whose other statements run in between (a text without such an
-            assert, as HumanEval's ``check(candidate)``, is one test). None or nothing in it: no verdict.
+            assert, as HumanEval's ``check(candidate)``, is one test). What has no statement in it (an empty text, a
+            comment) proves nothing and is no test. None or no test at all: no verdict.
         timeout_s: Seconds that all tests of one completion may take together, after Python has started.
         memory_mb: Address space of the process, MiB (``RLIMIT_AS``), Python's own included.
         workers: Completions that are run at once; None: one per core.
@@ -139,21 +140,17 @@ def _code_of(text: str) -> str:
 
 def _tests_of(row: Any, number: int, column: str) -> list[tuple[str, bool]]:
     """The pieces to run in order, each with whether it counts as a test."""
-    pieces = [row] if isinstance(row, str) else list(row or ())
-    parsed = []
-    for piece in pieces:
-        try:
-            parsed.append(ast.parse(piece))
-        except (SyntaxError, ValueError, TypeError) as error:
-            raise DataError(
-                f"row {number}: its column {column!r} holds what is no Python: {error}",
-                hint="tests are a text, or a list of texts, of Python statements",
-            ) from error
-    if not isinstance(row, str):
-        return [(piece, True) for piece in pieces]
-    if not any(isinstance(statement, ast.Assert) for statement in parsed[0].body):
-        return [(row, True)] if parsed[0].body else []
-    return [(ast.unparse(statement), isinstance(statement, ast.Assert)) for statement in parsed[0].body]
+    pieces = [row] if isinstance(row, str) else [] if row is None else row
+    where, hint = f"row {number}: its column {column!r}", "tests are a text, or a list of texts, of Python statements"
+    if not isinstance(pieces, list | tuple) or not all(isinstance(piece, str) for piece in pieces):
+        raise DataError(f"{where} holds what is no text: {str(row)[:80]}", hint=hint)
+    try:
+        parsed = [ast.parse(piece).body for piece in pieces]
+        if isinstance(row, str) and any(isinstance(statement, ast.Assert) for statement in parsed[0]):
+            return [(ast.unparse(statement), isinstance(statement, ast.Assert)) for statement in parsed[0]]
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # the last two: nested too deeply
+        raise DataError(f"{where} holds what is no Python: {error or type(error).__name__}", hint=hint) from error
+    return [(piece, True) for piece, statements in zip(pieces, parsed, strict=True) if statements]
 
 
 def _run(code: str, tests: list[str], timeout_s: float, memory_mb: int) -> list[bool]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.rewards.selection import preference_pairs
+from rewardlab.rewards.preference_pairs import preference_pairs
 from rewardlab.types import Pair, PromptGroup
 
 
@@ -51,6 +51,25 @@ def test_a_tie_gives_no_pair_and_is_counted():
     result = preference_pairs([group(2), group(3), group(2)], [[1.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0]])
     assert told(result) == [("b", "a", 1.0)]
     assert (result.pairs, result.ties, result.without_pair) == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("how", "pairs", "ties"),
+    [
+        ("best-worst", [], 1),
+        ("best-rest", [("a", "b", 1.0)], 1),
+        ("all", [("a", "b", 1.0), ("b", "a", pytest.approx(1e-7))], 1),
+    ],
+)
+def test_equal_texts_are_ties_however_their_scores_differ(how, pairs, ties):
+    """The same text scored twice, in batches of different shapes: a pair of it would teach a policy noise."""
+    same = PromptGroup("Which?", ("a", "b", [{"role": "assistant", "content": "a"}]))
+    result = preference_pairs([same], [[1.0, 0.0, -1e-7]], how=how)
+    assert [(pair.chosen, pair.rejected) for made in result.groups for pair in made.pairs] == [(0, 1), (1, 2)][
+        : len(pairs)
+    ]
+    assert [strength for *_, strength in told(result)] == [strength for *_, strength in pairs]
+    assert (result.pairs, result.ties) == (len(pairs), ties)
 
 
 def test_what_has_no_score_stands_in_no_pair_and_is_counted():

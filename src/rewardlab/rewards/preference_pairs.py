@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.types import Pair, PromptGroup
+from rewardlab.types import Pair, PromptGroup, text_key
 
 How: TypeAlias = Literal["best-worst", "best-rest", "all"]
 """Which pairs a group gives: its best over its worst, its best over each other, or every better over every worse."""
@@ -25,7 +25,7 @@ class PreferencePairs:
         groups: One group per prompt that gave a pair, with the completions that stand in one; a pair's ``strength`` is
             the difference of its scores.
         pairs: How many pairs.
-        ties: Comparisons that gave no pair since the scores are equal.
+        ties: Comparisons that gave no pair since the scores, or the texts, are equal.
         below_gap: Comparisons that gave none since the scores differ by less than ``min_gap``.
         unscored: Completions without a score, which stand in no pair.
         without_pair: Groups that gave no pair at all.
@@ -47,6 +47,8 @@ def preference_pairs(
     min_gap: float = 0.0,
 ) -> PreferencePairs:
     """Preference pairs out of scored completions, e.g. to train DPO on. Equal scores give no pair.
+
+    Nor do equal texts, whose scores may differ by rounding (they stood in different batches) and teach nothing.
 
     Args:
         groups: Prompts with their completions; what was known of them (pairs, ratings, labels) is not taken over.
@@ -75,10 +77,11 @@ def preference_pairs(
             raise DataError(f"{group.name}: a score is infinite", hint="score in float32")
         unscored += len(given) - len(known)
         order = sorted(known, key=lambda index: -known[index])  # sorted is stable: of equal scores the earlier
+        texts = [text_key(completion, role="assistant") for completion in group.completions]
         found: list[tuple[int, int]] = []
         for better, worse in _comparisons(order, how):
             gap = known[better] - known[worse]
-            if gap == 0:
+            if gap == 0 or texts[better] == texts[worse]:
                 ties += 1
             elif gap < min_gap:
                 below_gap += 1
