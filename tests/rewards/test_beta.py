@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import rel_entr, softmax
 
-from rewardlab.calibration.reference import ReferenceStatistics
+from rewardlab.calibration.reference import ReferenceStatistics, reference_statistics
 from rewardlab.errors import ConfigError
 from rewardlab.rewards.beta import TARGET_KL, expected_kl, propose_beta
 
@@ -166,3 +166,11 @@ def test_what_is_missing_or_wrong_is_named(options, message):
     with pytest.raises(ConfigError) as caught:
         propose_beta(**options)
     assert message in str(caught.value)
+
+
+def test_a_proposal_reads_line_by_line_and_doubts_a_gain_that_no_score_reaches():
+    reference = reference_statistics([-1.0, 0.0, 1.0], "held-out")
+    told = str(propose_beta(beta_calibrated=0.1, temperature=1.0, reference=reference, std=1.0))
+    assert told.splitlines()[0] == "beta = 0.1"
+    assert "a gain of 10 is more than the 1 between" in told  # std^2 / beta
+    assert "more than" not in str(propose_beta(target_kl=0.4, reference=reference, std=1.0))

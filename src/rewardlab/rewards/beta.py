@@ -50,6 +50,11 @@ class BetaProposal:
     explanation: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """The coefficient, how it was found, and what makes it doubtful, a line each."""
+        lines = [f"beta = {self.beta:.4g}", *(f"  {line}" for line in self.explanation)]
+        return "\n".join([*lines, *(f"  doubtful: {warning}" for warning in self.warnings)])
+
 
 def expected_kl(std: float, beta: float) -> float:
     """KL(policy || reference) at the optimum, ``std^2 / (2 beta^2)``, where a prompt's rewards are Gaussian.
@@ -168,7 +173,13 @@ def propose_beta(
         if raw is not None:
             lines.append(f"raw: std / sqrt(2 KL) = {spread:.4g} / sqrt(2 x {kl:.4g}) = {raw:.4g}")
     if kl is not None and spread is not None:
-        lines.append(f"expected gain: std x sqrt(2 KL) = {spread * math.sqrt(2 * kl):.4g} of raw score")
+        gain = spread * math.sqrt(2 * kl)
+        lines.append(f"expected gain: std x sqrt(2 KL) = {gain:.4g} of raw score")
+        if reference is not None and reference.quantiles and gain > (room := _room(reference)):
+            doubts.append(
+                f"a gain of {gain:.4g} is more than the {room:.4g} between the reference set's mean and its best score: "
+                "no such completion was seen, and the KL will end below the expected one or the model be exploited"
+            )
 
     if scale_rewards == "none":
         known = _needed(raw, "a target KL", "a spread: std, or a reference whose std is > 0", "see the argument std")
@@ -192,9 +203,7 @@ def propose_beta(
                 "the batch's std mixes prompts: where these differ in level, a prompt's advantages have a std below 1, "
                 "and the policy ends at a smaller KL"
             )
-    lines.append(
-        "the KL is of whole completions: TRL's metric `kl` is the mean per token, times the mean completion length"
-    )
+    lines.append("the KL is of whole completions, as use_kl_control's; TRL's metric `kl` is its mean per token")
     lines.append("with beta = 0 TRL loads no reference model, so beta could not be adapted later: start above 0")
     calibrated = None if temperature is None or raw is None else raw / temperature
     return BetaProposal(beta, raw, calibrated, kl, tuple(lines), tuple(doubts))
@@ -218,6 +227,11 @@ def number_of(value: object, name: str) -> float:
         return float(value)
     except OverflowError:  # an int of hundreds of digits
         return math.inf
+
+
+def _room(reference: ReferenceStatistics) -> float:
+    """From the reference set's mean to its highest score."""
+    return max(reference.quantiles.values()) - reference.mean
 
 
 def _factor(scale: Scale, reference: ReferenceStatistics | None, temperature: float | None) -> tuple[float, str]:
