@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
-from typing import ClassVar
 
 import pytest
 import typer
@@ -164,7 +163,7 @@ def test_an_ensemble_is_named(rows, monkeypatch):
     """In the notes of the table, and in the JSON with how its members are combined."""
 
     class Members(ByLength):
-        contracts: ClassVar[dict[str, object]] = {}
+        is_ensemble = True
 
         def score_groups_members(self, groups, *, progress: bool = False):
             raise AssertionError("a benchmark asks for the scores alone")

@@ -69,6 +69,24 @@ def test_best_pairs_and_selection_of_a_trained_model(
     assert read_rows(sft)[0]["completion"] == found[0]["best_completion"]
 
 
+def test_empty_completions_and_unreadable_rows_do_not_stop_it(
+    reward_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A policy writes empty ones; the error about bad rows names an option that this command has."""
+    rows = [{"prompt": "Write.", "completions": ["sea", "", "the wind"]}, *samples(3), {"prompt": "Write."}]
+    data, best = write_rows(tmp_path / "samples.jsonl", rows), tmp_path / "best.jsonl"
+    assert run(reward_model, "--data", data, "--output", best) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "--max-bad-fraction of score, best-of-n" in told
+    assert "1 of 5 rows are bad" in told
+    assert run(reward_model, "--data", data, "--output", best, "--max-bad-fraction", 0.2) == 0
+    assert "1 rows cannot be read" in capsys.readouterr().err
+    first = read_rows(best)[0]
+    assert isinstance(first["scores"], list)
+    assert len(set(first["scores"])) == 3
+    assert (tmp_path / "best.jsonl.quarantine.jsonl").exists()
+
+
 def test_the_table_says_what_fewer_would_have_given(
     reward_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

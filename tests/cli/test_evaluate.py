@@ -222,6 +222,7 @@ def test_bias_of_a_process_model_is_refused_before_it_scores(sentences, scorer, 
 class Members(ByLength):
     """An ensemble of one that likes length and one that likes it less."""
 
+    is_ensemble = True
     contracts: ClassVar[dict[str, object]] = {}
 
     def score_groups(self, groups, *, progress: bool = False):

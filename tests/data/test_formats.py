@@ -190,7 +190,11 @@ PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
         ({"prompt": "p", "completions": []}, "completions is empty"),
         ({"prompt": "p", "completions": "a"}, "completions is of the wrong type"),
         ({"prompt": "p", "completions": ["a", None]}, "completions is of the wrong type"),
-        ({"prompt": "p", "completions": ["a", "b", ""]}, "completions is empty"),
+        ({"prompt": "p", "completions": ["a", "b", []]}, "completions is empty"),
+        ({"prompt": "p", "completion": []}, "completion is empty"),
+        ({"prompt": "p", "completions": ["a", "b", ""], "scores": [1, 2, 3]}, "completions is empty"),
+        ({"prompt": "p", "completions": ["a", " "], "labels": [1, 0.5]}, "completions is empty"),
+        ({"prompt": "p", "completion": "", "label": 1}, "completion is empty"),
     ],
 )
 def test_a_bad_row_is_told_by_a_reason_that_can_be_counted(row, reason):
@@ -282,3 +286,13 @@ def test_hh_rows_give_the_same_group_as_whole_transcripts(data_root):
             assert (group.prompt, group.completions) == (expected.prompt, expected.completions), raw.name
             compared += 1
     assert compared > 1300
+
+
+def test_completions_to_score_may_be_empty():
+    """A policy writes some, and the others of its row must not be lost with it."""
+    said = [assistant("")]
+    assert parse_row({"prompt": "p", "completions": ["a", "", " \n"]}).completions == ("a", "", " \n")
+    messages = parse_row({"prompt": "p", "completions": [said, [assistant("b")]]}).completions
+    assert messages == (tuple(said), (assistant("b"),))
+    assert parse_row({"prompt": "p", "completion": ""}).completions == ("",)
+    assert parse_row({"prompt": "\n\nHuman: p\n\nAssistant:", "completions": ["", "a"]}).completions == ("", "a")

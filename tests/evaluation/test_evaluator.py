@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 
@@ -153,7 +152,7 @@ def test_attributes_are_rated_by_the_weights_the_model_was_trained_on() -> None:
 class Members(Scripted):
     """Combines two members by their mean; both in one pass."""
 
-    contracts: ClassVar[dict[str, object]] = {}
+    is_ensemble = True
 
     def score_groups_members(self, groups, *, progress: bool = False):
         scores = self.score_groups(groups, progress)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from rewardlab.errors import ConfigError
-from rewardlab.evaluation.scorers import require_raw, scores_and_steps, scores_steps
+from rewardlab.evaluation.scorers import is_ensemble, require_raw, scores_and_steps, scores_steps
 from rewardlab.types import PromptGroup
 
 GROUPS = [PromptGroup("p", ["a"])]
@@ -31,6 +31,12 @@ def test_steps_come_in_the_same_pass_where_there_are_any() -> None:
     assert scores_and_steps(Steps(False), GROUPS) == ([[0.0]], None)
     assert scores_and_steps(Steps(True), GROUPS) == ([[2.0]], [[[0.5]]])
     assert [scores_steps(scorer) for scorer in (Whole(), Steps(False), Steps(True))] == [False, False, True]
+
+
+def test_an_ensemble_is_what_says_so() -> None:
+    assert not is_ensemble(Whole())
+    assert not is_ensemble(SimpleNamespace(is_ensemble=False, score_groups_members=lambda groups: None))
+    assert is_ensemble(SimpleNamespace(is_ensemble=True))
 
 
 def test_other_than_raw_scores_are_refused() -> None:

@@ -582,3 +582,36 @@ def score_rows_without(data: Path, output: Path) -> list[dict[str, Any]]:
     """What a scorer that is no ensemble writes of the same rows."""
     score(data, output)
     return read_rows(output)
+
+
+# -- names that are taken --------------------------------------------------------------------------------------------
+
+
+def test_an_output_that_appeared_meanwhile_is_not_replaced(data: Path, tmp_path: Path, expected: bytes) -> None:
+    """Neither while it scores, nor after it was killed when all rows were there."""
+    output = tmp_path / "out.jsonl"
+
+    def somebody_writes(done: int, total: int) -> None:
+        output.write_text("theirs")
+
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="exists already"):
+            score(data, output, on_progress=somebody_writes)
+    assert output.read_text() == "theirs"
+    assert score(data, output, overwrite=True).resumed_rows == 18
+    assert output.read_bytes() == expected
+
+
+def test_data_named_like_what_is_kept_beside_the_output_is_refused(data: Path, tmp_path: Path) -> None:
+    """Rows that were set aside, mended and read again."""
+    rows = data.rename(tmp_path / "out.jsonl.quarantine.jsonl")
+    with pytest.raises(ConfigError, match="keeps beside its output"):
+        check_files([rows], tmp_path / "out.jsonl")
+
+
+def test_more_may_be_unreadable_if_one_says_so(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [*completions(8), {"prompt": "p"}, {"prompt": "q"}])
+    with pytest.raises(DataError, match=r"20.0%.*at most 5%") as caught:
+        score(rows, tmp_path / "out.jsonl")
+    assert "--max-bad-fraction of score, best-of-n" in caught.value.hint
+    assert score(rows, tmp_path / "out.jsonl", max_bad_fraction=0.2).rows == 8

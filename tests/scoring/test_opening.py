@@ -10,30 +10,7 @@ import pytest
 from rewardlab.errors import CheckpointError, ConfigError
 from rewardlab.scoring.ensemble import EnsembleScorer
 from rewardlab.scoring.implicit import ImplicitRewardScorer
-from rewardlab.scoring.opening import members_of, open_scorer, policy_and_reference
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("runs/rm", None),
-        (Path("runs/rm"), None),
-        ("owner/policy:owner/reference", ("owner/policy", "owner/reference")),
-        ("policy:", ("policy", None)),
-        ("C:\\models\\rm", None),
-        ("hf://owner/rm", None),
-        ("a:b:c", None),
-    ],
-)
-def test_a_colon_names_two_models(path: str | Path, expected: tuple[str, str | None] | None) -> None:
-    assert policy_and_reference(path) == expected
-
-
-def test_a_folder_that_exists_is_one_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("run:3").mkdir()
-    assert policy_and_reference("run:3") is None
-    assert policy_and_reference("run:4") == ("run", "4")
+from rewardlab.scoring.opening import open_scorer
 
 
 def test_a_policy_must_be_named() -> None:
@@ -64,28 +41,6 @@ def test_options_of_the_other_kind_are_refused(reward_model: Path) -> None:
 def test_a_model_that_is_not_there_is_named() -> None:
     with pytest.raises(CheckpointError, match="nowhere/policy"):
         open_scorer("./nowhere/policy:./nowhere/reference")
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("runs/rm", None),
-        ("a,b", ["a", "b"]),
-        ("owner/a, policy:reference ,c", ["owner/a", "policy:reference", "c"]),
-    ],
-)
-def test_commas_name_members(path: str, expected: list[str] | None) -> None:
-    assert members_of(path) == expected
-
-
-def test_a_folder_with_a_comma_is_one_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("a,b").mkdir()
-    assert members_of("a,b") is None
-    assert members_of("a,c") == ["a", "c"]
-    for broken in ("a,", ",a", "a,,b"):
-        with pytest.raises(ConfigError, match="a member has no name"):
-            open_scorer(broken)
 
 
 def test_an_ensemble_opens_as_one(reward_model: Path, base_model: Path) -> None:

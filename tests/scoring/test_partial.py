@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rewardlab.errors import ConfigError
-from rewardlab.scoring.partial import Partial
+from rewardlab.scoring.partial import INTERNAL, Partial, beside, require_apart
 
 HEADER = {"model": "a", "rows": 4}
 COUNTS = {"reasons": {}}
@@ -60,11 +60,48 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_complete_when_all_rows_are_there(tmp_path: Path) -> None:
-    output = tmp_path / "out.jsonl"
-    assert not Partial(output).is_complete()
-    write_two_chunks(output)
-    assert not Partial(output).is_complete()
+def test_only_files_that_the_run_has_noted_are_its_own(tmp_path: Path) -> None:
+    """Whatever else is there somebody else wrote, also where this run has left its rows."""
+    output, own, other = (tmp_path / name for name in ("out.jsonl", "own.jsonl", "other.jsonl"))
     with Partial(output).opened(HEADER, restart=False) as partial:
-        partial.append([{"id": 3}], COUNTS)
-    assert Partial(output).is_complete()
+        partial.append([{"id": 0}], COUNTS)
+        partial.place([own, output])
+    for path in (output, own, other):
+        Partial(output).require_free(path)
+        path.write_text("")
+    for _ in range(2):
+        Partial(output).require_free(own)
+        Partial(output).require_free(other, overwrite=True)
+        with pytest.raises(ConfigError, match=r"other.jsonl exists already"):
+            Partial(output).require_free(other)
+        with pytest.raises(ConfigError, match=r"own.jsonl exists already"):
+            Partial(output).require_free(own, restart=True)
+        with Partial(output).opened(HEADER, restart=False) as partial:  # what is its own stays so
+            assert partial.total("rows") == 1
+            with pytest.raises(ConfigError, match=r"other.jsonl exists already"):
+                partial.place([other, output])
+            partial.place([own, output])
+    with Partial(output).opened(HEADER, restart=True):
+        pass
+    with pytest.raises(ConfigError, match=r"own.jsonl exists already"):
+        Partial(output).require_free(own)
+
+
+def test_rows_of_a_finished_run_are_in_nobodys_way(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    write_two_chunks(output)
+    Partial(output).journal_path.unlink()
+    with pytest.raises(ConfigError, match="without its journal"), Partial(output).opened(HEADER, restart=False):
+        pass
+    output.write_text("")  # it was killed between the journal and the rows
+    with Partial(output).opened(HEADER, restart=False) as partial:
+        assert partial.chunks == []
+
+
+def test_files_named_like_what_a_run_keeps_are_refused(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    require_apart([output, tmp_path / "out", tmp_path / "other" / "out.jsonl.partial"], [output])
+    for ending in INTERNAL:
+        with pytest.raises(ConfigError, match=r"keeps beside its output .*out.jsonl\n"):
+            require_apart([tmp_path / "." / f"out.jsonl{ending}"], [output])
+    assert beside(output).name in {f"out.jsonl{ending}" for ending in INTERNAL}

@@ -70,7 +70,7 @@ def test_a_pair_is_the_best_against_the_worst():
         "rejected": "answer 2",
         "chosen_score": 2.0,
         "rejected_score": -1.0,
-        "margin": 3.0,
+        "strength": 3.0,
     }
 
 
@@ -118,6 +118,7 @@ def test_reward_weighted_draws_follow_the_softmax():
         ({"how": "worst"}, "unknown selection"),
         ({"how": "best", "k": 3}, "best is one"),
         ({"how": "top-k", "k": 0}, "at least 1"),
+        ({"how": "top-k", "k": 1.5}, "whole number"),
         ({"how": "reward-weighted", "temperature": 0.0}, "temperature"),
         ({"how": "reward-weighted", "temperature": math.nan}, "temperature"),
     ],

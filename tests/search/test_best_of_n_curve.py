@@ -9,6 +9,8 @@ from random import Random
 import numpy as np
 import pytest
 
+from rewardlab.errors import DataError
+from rewardlab.metrics.outcomes import evaluate_outcomes
 from rewardlab.search.best_of_n import JudgedGroup
 from rewardlab.search.best_of_n_curve import summarise
 from rewardlab.types import PromptGroup
@@ -80,3 +82,21 @@ def test_the_summary_is_json_also_where_no_interval_exists():
     assert found["kl"]["max"] == pytest.approx(np.log(4) - 3 / 4)
     assert found["expected"][0]["value"]["low"] is None
     assert [point["n"] for point in found["known"]["correct"]["points"]] == [1, 2, 4]
+
+
+def test_a_label_above_a_half_is_correct_as_in_evaluate():
+    """Picked are 0.9, 0.4 and 0.6: two of three are correct; the other completions' labels are 0.2, 0.5 and 0.7."""
+    labels = [(0.9, 0.2), (0.4, 0.5), (0.6, 0.7)]
+    groups = [PromptGroup(f"q{i}", ("a", "b"), labels=own) for i, own in enumerate(labels)]
+    curve = summarise([JudgedGroup(group, (1.0, 0.0)) for group in groups], resamples=50).known["correct"]
+    expected = evaluate_outcomes(groups, [(1.0, 0.0)] * 3, resamples=50).best_of
+    last = curve.points[-1]
+    assert last.value.value == expected.accuracy.value == pytest.approx(2 / 3)
+    assert curve.random.value == expected.random.value == pytest.approx(3 / 6)
+    assert last.oracle.value == expected.oracle.value == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("groups", [[], [JudgedGroup(PromptGroup("q", ("a",)), error="too long")]])
+def test_without_scores_there_is_nothing_to_summarise(groups):
+    with pytest.raises(DataError, match=f"none of {len(groups)} groups has scores"):
+        summarise(groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from rewardlab.data.encoding import EncodedGroup
 from rewardlab.data.loading import load_groups
 from rewardlab.errors import CompletionTooLongError, ConfigError, DataError, RewardLabError
+from rewardlab.scoring.bulk import score_file
 from rewardlab.search import best_of_n_files
 from rewardlab.search.best_of_n import Selection
 from rewardlab.search.best_of_n_files import BestOfNOutputs, BestOfNRun, best_of_n_file
@@ -110,6 +112,15 @@ def left(outputs: BestOfNOutputs) -> list[str]:
     return sorted(path.name for path in outputs.output.parent.iterdir() if path not in outputs.all)
 
 
+def test_an_empty_completion_is_judged_with_the_others(tmp_path: Path):
+    data = write_rows(tmp_path / "rows.jsonl", [{"prompt": "q", "completions": ["a", "", "c"]}])
+    outputs = outputs_in(tmp_path / "out")
+    assert run(data, outputs).ledger["rows"]["quarantined"] == 0
+    (row,) = read_rows(outputs.output)
+    group = PromptGroup("q", ("a", "", "c"))
+    assert row["scores"] == pytest.approx([score_of(group, i) for i in range(3)], abs=1e-9)
+
+
 def test_every_kind_of_row_is_in_its_place(tmp_path: Path):
     rows = [
         {"id": "list", "prompt": "q", "completions": ["b", "a", "c", "d"]},
@@ -143,6 +154,9 @@ def test_every_kind_of_row_is_in_its_place(tmp_path: Path):
     pairs = load_groups(outputs.pairs)
     assert [group.id for group in pairs] == ["list", "pair", "cut"]
     assert all(score_of(group, 0) > score_of(group, 1) for group in pairs)
+    assert [(pair.strength, pair.margin) for group in pairs for pair in group.pairs] == [
+        (row["chosen_score"] - row["rejected_score"], None) for row in read_rows(outputs.pairs)
+    ]
     assert [row["id"] for row in read_rows(outputs.selected)] == ["list"] * 2 + ["pair"] * 2 + ["rows.jsonl:3"] + [
         "cut"
     ] * 2
@@ -156,6 +170,17 @@ def test_rows_that_cannot_be_read_are_set_aside_and_counted(tmp_path: Path):
     assert result.ledger["rows"]["quarantined"] == 1
     assert result.unscored_rows == 0
     assert left(outputs) == ["best.jsonl.quarantine.jsonl"]
+
+
+def test_more_may_be_unreadable_if_one_says_so(tmp_path: Path):
+    """What the error names is there: the option, and the file."""
+    data, outputs = write_rows(tmp_path / "rows.jsonl", [*samples(8), {"prompt": "q"}]), outputs_in(tmp_path / "out")
+    with pytest.raises(DataError, match="at most 5%") as caught:
+        run(data, outputs)
+    assert "--max-bad-fraction of score, best-of-n" in caught.value.hint
+    assert str(outputs.quarantine) in caught.value.hint
+    assert len(read_rows(outputs.quarantine)) == 1
+    assert run(data, outputs, max_bad_fraction=0.2).summary.num_groups == 8
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 2])
@@ -200,11 +225,14 @@ def test_killed_while_the_files_are_put_in_place_nothing_is_scored_again(
     assert left(outputs) == []
 
 
-def test_killed_when_all_is_written_it_only_tidies_up(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("name", ["best.jsonl.partial", "best.jsonl.partial.journal"])
+def test_killed_when_all_is_written_it_only_tidies_up(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
     outputs, unlink = outputs_in(tmp_path / "out"), Path.unlink
 
     def dying(path: Path, missing_ok: bool = False) -> None:
-        if path.name == "best.jsonl.scores.jsonl":
+        if path.name == name:
             raise KeyboardInterrupt
         unlink(path, missing_ok)
 
@@ -213,10 +241,84 @@ def test_killed_when_all_is_written_it_only_tidies_up(data: Path, tmp_path: Path
         with pytest.raises(KeyboardInterrupt):
             run(data, outputs)
     before, again = contents(outputs), FakeScorer()
-    run(data, outputs, again)
-    assert (contents(outputs), again.calls, left(outputs)) == (before, 0, [])
+    if name.endswith("journal"):
+        run(data, outputs, again)
+        assert (contents(outputs), again.calls, left(outputs)) == (before, 0, [])
     with pytest.raises(ConfigError, match="exists already"):
         run(data, outputs)
+    assert run(data, outputs, overwrite=True).resumed_rows == 0
+    assert left(outputs) == []
+
+
+def killed_before_its_files_are_in_place(data: Path, outputs: BestOfNOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All scores of model-a are there, and none of the files."""
+    with monkeypatch.context() as patched:
+        patched.setattr(best_of_n_files, "replace_safely", full_disk)
+        with pytest.raises(RewardLabError, match="disk is full"):
+            run(data, outputs)
+
+
+def test_a_killed_restart_leaves_nothing_of_the_scores_before_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The scores of model-a must never be taken for model-b's."""
+    outputs = outputs_in(tmp_path / "out")
+    killed_before_its_files_are_in_place(data, outputs, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, outputs, FakeScorer(fingerprint="model-b", fail_after=0), restart=True)
+    again = FakeScorer(fingerprint="model-b")
+    assert run(data, outputs, again).resumed_rows == 0
+    assert again.calls == 3
+
+
+def test_a_run_that_is_refused_changes_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Neither another model's nor a second one at the same time says that the rows are its own."""
+    outputs = outputs_in(tmp_path / "out")
+    killed_before_its_files_are_in_place(data, outputs, monkeypatch)
+
+    def kept() -> list[bytes]:
+        return [(tmp_path / "out" / f"best.jsonl.partial{ending}").read_bytes() for ending in ("", ".journal")]
+
+    before = kept()
+    for options in ({}, {"strict": True}):
+        with pytest.raises(ConfigError, match="another command"):
+            run(data, outputs, FakeScorer(fingerprint="model-b"), **options)
+    with open(tmp_path / "out" / "best.jsonl.partial", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for restart in (False, True):
+            with pytest.raises(ConfigError, match="another process"):
+                run(data, outputs, FakeScorer(fingerprint="model-b"), restart=restart)
+    assert kept() == before
+
+
+def test_scores_that_are_left_give_no_leave_to_overwrite(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Exempt from "exists already" is only what the killed run itself was putting in its place."""
+    outputs = outputs_in(tmp_path / "out")
+    killed_before_its_files_are_in_place(data, outputs, monkeypatch)
+    theirs = write_rows(tmp_path / "theirs.jsonl", [{"a": 1}])
+    for other in (BestOfNOutputs(outputs.output, theirs), BestOfNOutputs(outputs.output, pairs=theirs)):
+        with pytest.raises(ConfigError, match=r"theirs.jsonl exists already"):
+            run(data, other)
+    assert read_rows(theirs) == [{"a": 1}]
+    # What is made of the scores may change, and they are not computed again.
+    assert run(data, BestOfNOutputs(outputs.output, pairs=tmp_path / "new.jsonl"), min_gap=0.1).resumed_rows == 11
+
+
+def test_a_file_that_appears_while_it_scores_is_not_replaced(data: Path, tmp_path: Path):
+    outputs = outputs_in(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"sft.jsonl exists already"):
+        run(data, outputs, on_progress=lambda done, total: outputs.selected.write_text("theirs"))
+    assert outputs.selected.read_text() == "theirs"
+    assert run(data, outputs, overwrite=True).resumed_rows == 11
+
+
+def test_what_score_left_is_not_taken_up(data: Path, tmp_path: Path):
+    """Their rows are the same, but not the files that are made of them."""
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        score_file(FakeScorer(fail_after=1), [data], output, chunk_rows=4)
+    with pytest.raises(ConfigError, match="command was None, is now 'best-of-n'"):
+        run(data, BestOfNOutputs(output))
 
 
 def test_data_that_changed_after_the_scoring_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -226,7 +328,7 @@ def test_data_that_changed_after_the_scoring_is_refused(data: Path, tmp_path: Pa
         with pytest.raises(RewardLabError, match="disk is full"):
             run(data, outputs)
     write_rows(data, samples(12))
-    with pytest.raises(ConfigError, match=r"another command: data was"):
+    with pytest.raises(ConfigError, match=r"another command: data was.*rows was 11, is now 12"):
         run(data, outputs)
     assert run(data, outputs, restart=True).summary.num_groups == 12
 
@@ -243,6 +345,10 @@ def test_no_file_is_lost_by_being_named(data: Path, tmp_path: Path):
         BestOfNOutputs(tmp_path / "best.jsonl", selected=data),
         BestOfNOutputs(tmp_path / "best.jsonl", pairs=tmp_path / "best.jsonl"),
         BestOfNOutputs(tmp_path / "best.csv"),
+        BestOfNOutputs(tmp_path / "best.jsonl", pairs=tmp_path / "best.jsonl.partial"),
+        BestOfNOutputs(tmp_path / "best.jsonl", selected=tmp_path / "best.jsonl.partial.journal"),
+        BestOfNOutputs(tmp_path / "best.jsonl", pairs=tmp_path / "best.jsonl.quarantine.jsonl"),
+        BestOfNOutputs(tmp_path / "sft.jsonl.partial.new", selected=tmp_path / "sft.jsonl"),
     ):
         with pytest.raises(ConfigError):
             run(data, outputs)

@@ -106,7 +106,7 @@ def benchmark(
     from rewardlab.evaluation.benchmarks.running import load_benchmark, run_benchmark, summary_of
     from rewardlab.evaluation.benchmarks.table import render
     from rewardlab.evaluation.ensembles_table import ensemble_sentence
-    from rewardlab.evaluation.scorers import EnsembleLike
+    from rewardlab.evaluation.scorers import is_ensemble
 
     chosen = benchmark_named(name)
     if output is not None and output.exists() and not overwrite:
@@ -134,7 +134,7 @@ def benchmark(
 
     scorer = open_scorer(model, **options)
     result = run_benchmark(chosen, scorer, groups, progress=True)
-    members = scorer.to_dict() if isinstance(scorer, EnsembleLike) else None
+    members = scorer.to_dict() if is_ensemble(scorer) else None
     if members:
         result = replace(result, notes=(*result.notes, f"the model is {ensemble_sentence(members)}"))
     if output is not None:

@@ -25,6 +25,7 @@ from rewardlab.cli.options import (
     EnsembleWeights,
     JsonOutput,
     LengthNormalised,
+    MaxBadFraction,
     MaxLength,
     NeutralIsCorrect,
     RowFormat,
@@ -34,7 +35,7 @@ from rewardlab.cli.options import (
     TrustRemoteCode,
     scorer_options,
 )
-from rewardlab.cli.score import _bar as scoring_bar
+from rewardlab.cli.scoring import opened_scorer, scoring_bar
 from rewardlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def best_of_n(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first row that cannot be read or scored.")
     ] = False,
+    max_bad_fraction: MaxBadFraction = 0.05,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted run left.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files to write if they exist.")] = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -155,15 +157,7 @@ def best_of_n(
         ensemble_weights=ensemble_weights,
         ensemble_scale=ensemble_scale,
     )
-
-    from rewardlab.evaluation.ensembles_table import ensemble_sentence
-    from rewardlab.evaluation.scorers import EnsembleLike
-    from rewardlab.scoring.opening import open_scorer
-
-    scorer = open_scorer(model, **options)
-    members = scorer.to_dict() if isinstance(scorer, EnsembleLike) else None
-    if members:
-        typer.echo(f"scoring with {ensemble_sentence(members)}", err=True)
+    scorer, told = opened_scorer(model, options)
     with scoring_bar(console) as update:
         run = best_of_n_file(
             scorer,
@@ -174,6 +168,7 @@ def best_of_n(
             format=format,
             split=split,
             strict=strict,
+            max_bad_fraction=max_bad_fraction,
             settings={**scorer.settings, "batch_tokens": batch_tokens},
             restart=restart,
             overwrite=overwrite,
@@ -181,8 +176,7 @@ def best_of_n(
         )
     _print_summary(console, run, scorer.scale, min_gap)
     if json_output:
-        of_ensemble = {"ensemble": members} if members else {}
-        typer.echo(json.dumps({**run.to_dict(), "scale": scorer.scale, **of_ensemble}, indent=2, allow_nan=False))
+        typer.echo(json.dumps({**run.to_dict(), **told}, indent=2, allow_nan=False))
     else:
         Console().print(_table(run.summary))
 
@@ -268,7 +262,7 @@ def _print_summary(console: Console, run: BestOfNRun, scale: str, min_gap: float
         tell(f"{run.num_pairs:,} pairs: {files.pairs}" + (f"; no pair of {none}" if none else ""))
     unreadable = run.ledger["rows"]["quarantined"] - run.unscored_rows
     if unreadable:
-        tell(f"warning: {unreadable:,} rows cannot be read; see {files.beside('.quarantine.jsonl')}", "yellow")
+        tell(f"warning: {unreadable:,} rows cannot be read; see {files.quarantine}", "yellow")
     if run.unscored_rows:
         tell(f"warning: {run.unscored_rows:,} rows have no score; see their column error", "yellow")
     if run.ledger["rows"]["truncated"]:

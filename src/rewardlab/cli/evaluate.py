@@ -99,7 +99,7 @@ def evaluate(
     from rewardlab.evaluation.bias import measure_bias, require_probeable
     from rewardlab.evaluation.bias_table import render_bias
     from rewardlab.evaluation.ensembles_table import render_ensemble
-    from rewardlab.evaluation.scorers import EnsembleLike
+    from rewardlab.evaluation.scorers import is_ensemble
     from rewardlab.evaluation.table import render_all
     from rewardlab.metrics.known import require_known
 
@@ -135,7 +135,7 @@ def evaluate(
         typer.echo(f"left out: {error.message}", err=True)
     groups = found.groups
     require_known(groups)
-    if isinstance(scorer, EnsembleLike):
+    if is_ensemble(scorer):
         contracts = scorer.contracts.items()
         warnings = [f"{name}: {told}" for name, contract in contracts for told in warnings_of(contract, groups)]
     else:
@@ -145,7 +145,7 @@ def evaluate(
     # First the probes, which can still find that they cannot be made: no metrics are lost then.
     probed = measure_bias(scorer, groups, most=bias_groups, progress=True) if bias else None
     evaluator, of_members = Evaluator(scorer, threshold=threshold), None
-    if isinstance(scorer, EnsembleLike):
+    if is_ensemble(scorer):
         result, of_members = evaluator.evaluate_ensemble(groups, progress=True)
     else:
         result = evaluator.evaluate_all(groups, progress=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from rewardlab.errors import ConfigError
+from rewardlab.scoring.names import members_of
 
 
 def one_model(path: str) -> str:
@@ -16,7 +16,7 @@ def one_model(path: str) -> str:
     Raises:
         ConfigError: It names several, as ``score``, ``evaluate`` and ``benchmark`` take them.
     """
-    if "," in path and not Path(path).exists():
+    if members_of(path) is not None:
         raise ConfigError(
             f"{path}: this command takes one model", hint="give it each in turn: an ensemble has no contract of its own"
         )
@@ -39,6 +39,10 @@ JsonOutput: TypeAlias = Annotated[
 ]
 RowFormat: TypeAlias = Annotated[str, typer.Option("--format", help="What the rows are; auto: told by their columns.")]
 Split: TypeAlias = Annotated[str | None, typer.Option(help="The split, of a hub id or a saved dataset.")]
+MaxBadFraction: TypeAlias = Annotated[
+    float,
+    typer.Option("--max-bad-fraction", min=0, max=1, help="Stop if a larger share of the rows cannot be read."),
+]
 BatchTokens: TypeAlias = Annotated[
     int | None,
     typer.Option("--batch-tokens", min=1, help="Most tokens in one forward; by default what suits the device."),

@@ -6,8 +6,6 @@ This file knows options, the progress bar and the summary; the work is :mod:`rew
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +25,7 @@ from rewardlab.cli.options import (
     EnsembleWeights,
     JsonOutput,
     LengthNormalised,
+    MaxBadFraction,
     MaxLength,
     NeutralIsCorrect,
     RowFormat,
@@ -36,6 +35,7 @@ from rewardlab.cli.options import (
     TrustRemoteCode,
     scorer_options,
 )
+from rewardlab.cli.scoring import opened_scorer, scoring_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,6 +73,7 @@ def score(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first row that cannot be read or scored.")
     ] = False,
+    max_bad_fraction: MaxBadFraction = 0.05,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted run left.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -130,16 +131,8 @@ def score(
         ensemble_weights=ensemble_weights,
         ensemble_scale=ensemble_scale,
     )
-
-    from rewardlab.evaluation.ensembles_table import ensemble_sentence
-    from rewardlab.evaluation.scorers import EnsembleLike
-    from rewardlab.scoring.opening import open_scorer
-
-    scorer = open_scorer(model, **options)
-    members = scorer.to_dict() if isinstance(scorer, EnsembleLike) else None
-    if members:
-        typer.echo(f"scoring with {ensemble_sentence(members)}", err=True)
-    with _bar(console) as update:
+    scorer, told = opened_scorer(model, options)
+    with scoring_bar(console) as update:
         result = score_file(
             scorer,
             data,
@@ -147,6 +140,7 @@ def score(
             format=format,
             split=split,
             strict=strict,
+            max_bad_fraction=max_bad_fraction,
             settings={**scorer.settings, "batch_tokens": batch_tokens},
             restart=restart,
             overwrite=overwrite,
@@ -154,29 +148,7 @@ def score(
         )
     _print_summary(console, result, scorer.scale)
     if json_output:
-        of_ensemble = {"ensemble": members} if members else {}
-        typer.echo(json.dumps({**result.to_dict(), "scale": scorer.scale, **of_ensemble}, indent=2))
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; its rate and remaining time count this run's work, not what an interrupted one had done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    rate = TextColumn("completions, {task.fields[rate]:,.0f}/s")
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("scoring", total=None, rate=0.0, start=False, visible=False)
-
-        def update(done: int, total: int) -> None:
-            (state,) = progress.tasks
-            if not state.started:
-                progress.update(task, completed=done, total=total, visible=True)
-                progress.start_task(task)
-            else:
-                progress.update(task, completed=done, rate=state.speed or 0.0)
-
-        yield update
+        typer.echo(json.dumps({**result.to_dict(), **told}, indent=2))
 
 
 def _print_summary(console: Console, result: BulkResult, scale: str) -> None:

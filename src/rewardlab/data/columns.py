@@ -99,10 +99,10 @@ def _message(message: object, place: str) -> Message:
     return present
 
 
-def answered(completion: Text, column: str) -> Text:
-    """A completion that says something and is the assistant's."""
+def answered(completion: Text, column: str, *, may_be_empty: bool = False) -> Text:
+    """A completion that is the assistant's and, unless it may be empty, says something; messages are one at least."""
     last = completion if isinstance(completion, str) else (completion[-1]["content"] if completion else "")
-    if not last.strip():
+    if not last.strip() and not (may_be_empty and completion != ()):
         raise DataError(f"{_base(column)} is empty" + (f": {column}" if column != _base(column) else ""))
     if isinstance(completion, tuple):
         for turn in (completion[0], completion[-1]):
@@ -116,10 +116,12 @@ def _base(column: str) -> str:
     return column.partition("[")[0]
 
 
-def answers_of(values: Sequence[object], column: str, transcript: str | None) -> tuple[Text, ...]:
-    """The completions of a list, none of them empty."""
+def answers_of(
+    values: Sequence[object], column: str, transcript: str | None, *, may_be_empty: bool = False
+) -> tuple[Text, ...]:
+    """The completions of a list, each as :func:`answered` wants it."""
     places = {f"{column}[{index}]": value for index, value in enumerate(values)}
-    return tuple(answered(answer_of(places, place, transcript), place) for place in places)
+    return tuple(answered(answer_of(places, place, transcript), place, may_be_empty=may_be_empty) for place in places)
 
 
 # -- numbers and lists -----------------------------------------------------------------------------------------------

@@ -95,15 +95,16 @@ def _detect(row: Row, labels_format: Callable[[], str | None]) -> str:
 
 
 def _completion(row: Row) -> PromptGroup:
-    """``prompt, completion``: one completion to score."""
+    """``prompt, completion``: one completion to score, also an empty one: a policy can write it, and it has a score."""
     prompt, transcript = prompt_of(row)
-    return PromptGroup(prompt, (answered(answer_of(row, "completion", transcript), "completion"),))
+    answer = answer_of(row, "completion", transcript)
+    return PromptGroup(prompt, (answered(answer, "completion", may_be_empty=True),))
 
 
 def _completions(row: Row) -> PromptGroup:
-    """``prompt, completions``: K >= 1 completions to score."""
+    """``prompt, completions``: K >= 1 completions to score, some of them perhaps empty."""
     prompt, transcript = prompt_of(row)
-    return PromptGroup(prompt, answers_of(list_of(row, "completions"), "completions", transcript))
+    return PromptGroup(prompt, answers_of(list_of(row, "completions"), "completions", transcript, may_be_empty=True))
 
 
 _LABELS = ("prompt", "completions", "labels")  # of steps, or of completions: values tell, or nobody
@@ -136,8 +137,6 @@ FORMATS: dict[str, Format] = {
 
 def scored_text(prompt: object, completion: object) -> tuple[Text, Text]:
     """A prompt and one completion, read as a row's would be, so that both give the same score.
-
-    Unlike in a row an empty completion is allowed: a policy can produce one, and it has a score.
 
     Raises:
         DataError: One of them is neither text nor messages.

@@ -66,8 +66,9 @@ class Reading:
             ways.append("leave out strict, --strict")
         else:
             message = f"{bad:,} of {read:,} rows are bad ({bad / read:.1%}); at most {limit:.0%} may be"
-            # Not every command can allow more; these two can.
-            ways.append("allow more (max_bad_fraction, --max-bad-fraction of data check, --set of train)")
+            # Not every command can allow more; these can.
+            allowing = "--max-bad-fraction of score, best-of-n and data check, --set of train"
+            ways.append(f"allow more (max_bad_fraction, {allowing})")
         where = (
             f"they are in {self.quarantine}"
             if self.quarantine

@@ -13,11 +13,12 @@ import numpy as np
 
 from rewardlab.metrics.bootstrap import Bootstrapped, FloatArray, Interval, Statistic, bootstrap_by_cluster, mean_of
 from rewardlab.metrics.inputs import as_judged, check_scores, prompt_clusters
+from rewardlab.scoring.combining_scores import disagreement
 from rewardlab.types import PromptGroup
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PairSubset:
     """Some of the pairs, and how many of them the ensemble decides as was preferred.
 
     Attributes:
@@ -56,11 +57,11 @@ class PairDisagreement:
     num_prompts: int
     disagreement: Interval
     member_accuracy: Mapping[str, Interval]
-    less: Part
-    more: Part
+    less: PairSubset
+    more: PairSubset
     difference: Interval | None
-    unanimous: Part
-    split: Part
+    unanimous: PairSubset
+    split: PairSubset
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes, ready for JSON."""
@@ -131,13 +132,13 @@ def evaluate_members(
     check_scores(groups, scores)
     options: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
     clusters = prompt_clusters(groups)
-    completions = [(1.0, float(np.std(of_one))) for of_group in member_scores for of_one in of_group]
+    completions = [(1.0, float(disagreement(of_one))) for of_group in member_scores for of_one in of_group]
     of_completions = [cluster for cluster, group in zip(clusters, groups, strict=True) for _ in group.completions]
-    disagreement = bootstrap_by_cluster(completions, of_completions, {"mean": mean_of(1)}, **options)["mean"]
+    mean = bootstrap_by_cluster(completions, of_completions, {"mean": mean_of(1)}, **options)["mean"]
     return EnsembleResult(
         ensemble=ensemble,
         num_completions=len(completions),
-        disagreement=disagreement,
+        disagreement=mean,
         pairs=_pairs(groups, clusters, scores, member_scores, ensemble["members"], options),
         **options,
     )
@@ -160,7 +161,7 @@ def _pairs(
     rejected = np.array([member_scores[index][pair.rejected] for index, pair in judged], dtype=np.float64)
     differences: FloatArray = chosen - rejected  # (pairs, members)
     won = np.array([scores[index][pair.chosen] > scores[index][pair.rejected] for index, pair in judged], dtype=float)
-    spread = differences.std(axis=1)
+    spread = disagreement(differences)
     half = np.zeros(len(judged))
     half[np.argsort(spread, kind="stable")[: (len(judged) + 1) // 2]] = 1.0
     unanimous = ((differences > 0).all(axis=1) | (differences < 0).all(axis=1)).astype(float)
@@ -179,7 +180,7 @@ def _pairs(
     of_pairs = [clusters[index] for index, _ in judged]
     table = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
     found = bootstrap_by_cluster(table, of_pairs, statistics, skip_undefined=True, **options)
-    made = {name: Part(int(belongs.sum()), found.get(name)) for name, belongs in parts.items()}
+    made = {name: PairSubset(int(belongs.sum()), found.get(name)) for name, belongs in parts.items()}
     return PairDisagreement(
         num_pairs=len(judged),
         num_prompts=len(set(of_pairs)),

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from rewardlab.evaluation.ensembles import EnsembleResult, Part
+from rewardlab.evaluation.ensembles import EnsembleResult, PairSubset
 from rewardlab.evaluation.table import bounds_text, decimal, metric_table, percent, signed
 
 
@@ -48,7 +48,7 @@ def render_ensemble(result: EnsembleResult) -> RenderableType:
         bounds = bounds_text(pairs.disagreement, decimal)
         table.add_row("on a pair", decimal(pairs.disagreement.value), bounds, f"{pairs.num_pairs:,}")
         accuracy = metric_table("accuracy by disagreement", "pairs", "accuracy", interval, "of")
-        parts: dict[str, Part] = {
+        parts: dict[str, PairSubset] = {
             "the half with less": pairs.less,
             "the half with more": pairs.more,
             "all members choose alike": pairs.unanimous,

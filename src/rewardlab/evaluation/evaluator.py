@@ -12,10 +12,10 @@ from typing import Any, Literal
 from rewardlab.errors import ConfigError
 from rewardlab.evaluation.ensembles import EnsembleResult, evaluate_members
 from rewardlab.evaluation.scorers import (
-    EnsembleLike,
     GroupScorer,
     Scores,
     StepScores,
+    is_ensemble,
     require_raw,
     scores_and_steps,
 )
@@ -126,7 +126,7 @@ class Evaluator:
             ConfigError: The scorer is no ensemble.
             DataError: As there.
         """
-        if not isinstance(self.scorer, EnsembleLike):
+        if not is_ensemble(self.scorer):
             raise ConfigError("this scorer has no members", hint="evaluate_all measures a single model")
         require_known(groups)
         scores, of_members = self.scorer.score_groups_members(groups, progress=progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from rewardlab.errors import ConfigError
 from rewardlab.modeling.contract import Contract
@@ -41,9 +41,8 @@ class StepScorer(Protocol):
         ...
 
 
-@runtime_checkable
 class EnsembleLike(GroupScorer, Protocol):
-    """A scorer that combines several members and tells what each gives, in the same pass."""
+    """A scorer that combines several members and tells what each gives, in the same pass: :func:`is_ensemble`."""
 
     @property
     def contracts(self) -> Mapping[str, Contract]:
@@ -59,6 +58,11 @@ class EnsembleLike(GroupScorer, Protocol):
     def to_dict(self) -> dict[str, Any]:
         """``"members"``, their names, and how they are combined."""
         ...
+
+
+def is_ensemble(scorer: object) -> TypeGuard[EnsembleLike]:
+    """Whether a scorer says of itself that it is an ensemble; the one test for it."""
+    return bool(getattr(scorer, "is_ensemble", False))
 
 
 def scores_steps(scorer: GroupScorer) -> bool:

@@ -17,7 +17,10 @@ from rewardlab.errors import ConfigError
 from rewardlab.scoring.combining_scores import require_combinable
 from rewardlab.scoring.ensemble import EnsembleScorer, open_members
 from rewardlab.scoring.implicit import ImplicitRewardScorer
+from rewardlab.scoring.names import members_of, policy_and_reference
 from rewardlab.scoring.scorer import Scorer
+
+__all__ = ["members_of", "open_scorer", "policy_and_reference"]
 
 _OF_POLICIES = ("beta", "length_normalised")
 _OF_REWARD_MODELS = ("aggregation", "neutral_is_correct", "scale")
@@ -87,36 +90,3 @@ def _refuse(options: Iterable[str], kind: str, path: str | Path, hint: str) -> N
     """Refuse options that mean nothing to a kind of scorer."""
     if first := next(iter(sorted(options)), None):
         raise ConfigError(f"{first} means nothing to {kind}: {path}", hint=hint)
-
-
-def members_of(path: str | Path) -> list[str] | None:
-    """The members that ``A,B,C`` names; None where it is one path. A folder that exists is one whatever its name.
-
-    Raises:
-        ConfigError: There is nothing before, after or between two commas.
-    """
-    text = str(path)
-    if "," not in text or Path(text).exists():
-        return None
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise ConfigError(f"{text}: a member has no name", hint="name models with commas between: A,B,C")
-    return names
-
-
-def policy_and_reference(path: str | Path) -> tuple[str, str | None] | None:
-    r"""The two models that ``POLICY:REFERENCE`` names; None where it is one path.
-
-    A folder that exists is one path whatever its name, and so are a drive (``C:\models``) and an address
-    (``hf://...``). ``POLICY:`` has no reference.
-
-    Raises:
-        ConfigError: There is no policy before the colon.
-    """
-    text = str(path)
-    policy, colon, reference = text.partition(":")
-    if not colon or ":" in reference or Path(text).exists() or reference.startswith(("//", "\\")):
-        return None
-    if not policy:
-        raise ConfigError(f"{text}: there is no policy before the colon", hint="name both: POLICY:REFERENCE")
-    return policy, reference or None

@@ -1,7 +1,8 @@
 """The unfinished output of a long run: finished chunks, safe on disk, and a journal that says what they belong to.
 
-A kill at any moment leaves at most a torn tail, which the next run of the same command cuts off. This file knows bytes,
-checksums and renames; it knows nothing of what the lines say. It needs a POSIX system (``flock``).
+A kill at any moment leaves at most a torn tail, which the next run of the same command cuts off. Before a run puts
+files in their places the journal says which, so that a later run knows which of those that are there are its own. This
+file knows bytes, checksums and renames; it knows nothing of what the lines say. It needs a POSIX system (``flock``).
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rewardlab.errors import ConfigError
+
+INTERNAL = (".partial", ".partial.journal", ".partial.journal.new", ".partial.new", ".quarantine.jsonl")
+"""Endings of the files that a run keeps beside an output; :func:`beside` is the one that becomes the output."""
 
 
 class Partial:
     """``OUT.partial``, the lines of the finished chunks, and its journal.
 
     The journal's first line is the header; each further line is one chunk: its rows, bytes, checksum and counts. A
-    chunk enters the journal only when its lines are safe on disk.
+    chunk enters the journal only when its lines are safe on disk. Lines after the last chunk name the files that were
+    about to be put in their places.
     """
 
     def __init__(self, output: Path) -> None:
@@ -31,11 +36,32 @@ class Partial:
         self.rows_path = output.with_name(output.name + ".partial")
         self.journal_path = output.with_name(output.name + ".partial.journal")
         self.chunks: list[dict[str, Any]] = []
+        self._placing: list[dict[str, Any]] = []
 
-    def is_complete(self) -> bool:
-        """Whether a run was killed after its last chunk, while it put the output in its place."""
-        header, chunks = self._read_journal()
-        return header is not None and sum(chunk["rows"] for chunk in chunks) == header["rows"]
+    def require_free(self, path: Path, *, restart: bool = False, overwrite: bool = False) -> None:
+        """Refuse a file that is there, unless it may be overwritten or an interrupted run has put it there.
+
+        Raises:
+            ConfigError: It is there.
+        """
+        if overwrite or not path.exists():
+            return
+        placing = [] if restart else self._read_journal()[2]
+        if not any(self._name(path) in line["placing"] for line in placing):
+            raise ConfigError(f"the output {path} exists already", hint="give another output, or --overwrite")
+
+    def place(self, paths: Sequence[Path], *, overwrite: bool = False) -> None:
+        """Note, when all chunks are there, which files are now put in their places.
+
+        Raises:
+            ConfigError: One has appeared meanwhile.
+        """
+        for path in paths:
+            self.require_free(path, overwrite=overwrite)
+        line = {"placing": [self._name(path) for path in paths]}
+        if line not in self._placing:
+            _append(self._journal, _json_line(line))
+            self._placing.append(line)
 
     def total(self, count: str) -> int:
         """The sum of one count over the finished chunks."""
@@ -48,9 +74,9 @@ class Partial:
     @contextmanager
     def opened(self, header: Mapping[str, Any], *, restart: bool) -> Iterator[Partial]:
         """Take up what an earlier run of the same command left; alone, for as long as the context lasts."""
-        if not restart and self.output.exists() and not self.rows_path.exists() and self.is_complete():
-            found, chunks = self._read_journal()
-            if found == header:  # killed when the output was in its place already: the journal is all that is left
+        if not restart and self.output.exists() and not self.rows_path.exists():
+            found, chunks, placing = self._read_journal()
+            if found == header and placing:  # killed when the rows had become the output: only the journal is left
                 self.chunks = chunks
                 yield self
                 return
@@ -61,7 +87,7 @@ class Partial:
                 self._take_up(header)
             self._rows.truncate(self.total("bytes"))
             beside = self.journal_path.with_name(self.journal_path.name + ".new")
-            beside.write_bytes(b"".join(map(_json_line, (header, *self.chunks))))
+            beside.write_bytes(b"".join(map(_json_line, (header, *self.chunks, *self._placing))))
             replace_safely(beside, self.journal_path)
             with open(self.journal_path, "ab") as self._journal:
                 yield self
@@ -70,18 +96,17 @@ class Partial:
         """Make one chunk safe on disk: first its lines, then its line in the journal."""
         data = b"".join(map(_json_line, rows))
         chunk = {"rows": len(rows), "bytes": len(data), "crc32": zlib.crc32(data), **counts}
-        for file, content in ((self._rows, data), (self._journal, _json_line(chunk))):
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _append(self._rows, data)
+        _append(self._journal, _json_line(chunk))
         self.chunks.append(chunk)
 
     def _take_up(self, header: Mapping[str, Any]) -> None:
         """Keep the leading chunks that are on disk as the journal says, if they belong to this command."""
         throw_away = "or throw its rows away with --restart"
-        found, chunks = self._read_journal()
+        found, chunks, placing = self._read_journal()
         if found is None:
-            if self.rows_path.stat().st_size:
+            # Beside an output they are what a run left that was killed when all was done.
+            if self.rows_path.stat().st_size and not self.output.exists():
                 raise ConfigError(f"{self.rows_path} is there without its journal", hint=f"move it, {throw_away}")
             return
         differences = [
@@ -98,15 +123,48 @@ class Partial:
             for chunk in chunks:
                 data = rows.read(chunk["bytes"])
                 if len(data) < chunk["bytes"] or zlib.crc32(data) != chunk["crc32"]:
-                    break
+                    return
                 self.chunks.append(chunk)
+        self._placing = placing
 
-    def _read_journal(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """Header and chunks; a torn last line is left out."""
+    def _read_journal(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]], list[dict[str, Any]]]:
+        """Header, chunks, and the lines of files that were put in their places; a torn last line is left out."""
         if not self.journal_path.exists():
-            return None, []
-        header, *chunks = map(json.loads, self.journal_path.read_bytes().split(b"\n")[:-1])
-        return header, chunks
+            return None, [], []
+        header, *lines = map(json.loads, self.journal_path.read_bytes().split(b"\n")[:-1])
+        placing = [line for line in lines if "placing" in line]
+        return header, lines[: len(lines) - len(placing)], placing
+
+    def _name(self, path: Path) -> str:
+        """A file's name as the journal has it: from the folder of the output, so that the folder can be moved."""
+        return os.path.relpath(path.resolve(), self.output.parent.resolve())
+
+
+def beside(output: Path) -> Path:
+    """Where a file is written whole before it becomes ``output`` at once."""
+    return output.with_name(output.name + ".partial.new")
+
+
+def require_apart(paths: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Refuse files that are named like what a run keeps beside its outputs: it would write over them.
+
+    Raises:
+        ConfigError: One is.
+    """
+    kept = {output.with_name(output.name + ending).resolve(): output for output in outputs for ending in INTERNAL}
+    for path in paths:
+        if (output := kept.get(path.resolve())) is not None:
+            raise ConfigError(
+                f"{path} is a name for what a run keeps beside its output {output}",
+                hint="give one of them another name",
+            )
+
+
+def _append(file: IO[bytes], content: bytes) -> None:
+    """Bytes at the end of a file, safe on disk."""
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _json_line(value: Mapping[str, Any]) -> bytes:

@@ -20,8 +20,9 @@ from typing import Any, Literal, get_args
 
 from rewardlab.errors import ConfigError
 from rewardlab.rewards.best_of_n import kl_of_best_of_n, reward_weighted_indices, top_k
-from rewardlab.rewards.selection import preference_pairs
-from rewardlab.types import PromptGroup, Text, messages_of, text_key
+from rewardlab.rewards.preference_pairs import preference_pairs
+from rewardlab.scoring.row_ids import row_id
+from rewardlab.types import PromptGroup, Text, messages_of
 
 SelectionName = Literal["best", "top-k", "reward-weighted"]
 
@@ -49,7 +50,7 @@ class JudgedGroup:
     @property
     def id(self) -> str | int | None:
         """The row's own id, else where it was read."""
-        return self.group.source if self.group.id is None else self.group.id
+        return row_id(self.group)
 
     @property
     def n(self) -> int:
@@ -105,8 +106,9 @@ class JudgedGroup:
             min_gap: Smallest difference of their scores.
 
         Returns:
-            The row (``id, prompt, chosen, rejected, chosen_score, rejected_score, margin``); or why there is none:
-            ``"unscored"``, ``"one completion"``, ``"tie"`` (equal scores, or equal texts) or ``"below min_gap"``.
+            The row (``id, prompt, chosen, rejected, chosen_score, rejected_score, strength``, which is the difference
+            of the scores); or why there is none: ``"unscored"``, ``"one completion"``, ``"tie"`` (equal scores, or
+            equal texts) or ``"below min_gap"``.
         """
         if not self.scores:
             return "unscored"
@@ -118,9 +120,6 @@ class JudgedGroup:
         if made.below_gap:
             return "below min_gap"
         ((better, worse),) = (group.completions for group in made.groups)
-        # Equal texts may differ in the last bits of their scores, by the batch that each was in.
-        if text_key(better, role="assistant") == text_key(worse, role="assistant"):
-            return "tie"
         prompt, chosen, rejected = _alike(self.group.prompt, better, worse)
         return {
             "id": self.id,
@@ -129,7 +128,7 @@ class JudgedGroup:
             "rejected": rejected,
             "chosen_score": max(self.scores),
             "rejected_score": min(self.scores),
-            "margin": max(self.scores) - min(self.scores),
+            "strength": max(self.scores) - min(self.scores),
         }
 
 
@@ -160,8 +159,8 @@ class Selection:
             raise ConfigError(f"unknown selection {self.how!r}", hint=f"one of {', '.join(get_args(SelectionName))}")
         if self.how == "best" and self.k not in (None, 1):
             raise ConfigError(f"k = {self.k}: best is one completion", hint="select top-k")
-        if self.k is not None and self.k < 1:
-            raise ConfigError(f"k must be at least 1, got {self.k}")
+        if self.k is not None and not (isinstance(self.k, int) and self.k >= 1):
+            raise ConfigError(f"k must be a whole number of at least 1, got {self.k}")
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"the temperature must be finite and > 0, got {self.temperature}")
         object.__setattr__(self, "count", self.k or _DEFAULT_K[self.how])

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rewardlab.errors import DataError
 from rewardlab.metrics.bootstrap import Bootstrapped, FloatArray, Interval
 from rewardlab.rewards.best_of_n import best_of_n_curve, default_sizes, kl_of_best_of_n
 from rewardlab.search.best_of_n import JudgedGroup
@@ -83,7 +84,8 @@ class BestOfNSummary(Bootstrapped):
         num_scored: Those with scores; the rest of the numbers is of these.
         n: Fewest, median and most completions of a group.
         expected: The expected highest score of n.
-        known: The known quality of the pick: ``"rating"`` in the rows' own units, ``"correct"`` a probability.
+        known: The known quality of the pick: ``"rating"`` in the rows' own units; ``"correct"``, how often it is
+            correct, a label above 1/2 counting as that (as in :mod:`rewardlab.metrics.outcomes`).
     """
 
     num_groups: int
@@ -118,15 +120,24 @@ def summarise(judged: Sequence[JudgedGroup], *, resamples: int = 2000, seed: int
         judged: The groups, at least one of them with scores.
         resamples: Bootstrap resamples behind the intervals.
         seed: Seed of the resamples.
+
+    Raises:
+        DataError: No group has scores.
     """
     scored = [one for one in judged if one.scores]
+    if not scored:
+        raise DataError(f"none of {len(judged):,} groups has scores: there is nothing to summarise")
     sizes = [one.n for one in scored]
     options = {"resamples": resamples, "seed": seed}
     clusters = [one.group.prompt_key for one in scored]
     scores = [np.array(one.scores) for one in scored]
     known = {}
-    for name, attribute in (("rating", "ratings"), ("correct", "labels")):
-        curve = _known(scored, scores, clusters, attribute, options)
+    qualities: dict[str, list[Sequence[float | None]]] = {
+        "rating": [one.group.ratings for one in scored],
+        "correct": [[None if p is None else float(p > 0.5) for p in one.group.labels] for one in scored],
+    }
+    for name, of_groups in qualities.items():
+        curve = _known(of_groups, scores, clusters, options)
         if curve is not None:
             known[name] = curve
     return BestOfNSummary(
@@ -166,16 +177,14 @@ def _points(
 
 
 def _known(
-    scored: Sequence[JudgedGroup],
+    of_groups: Sequence[Sequence[float | None]],
     scores: Sequence[FloatArray],
     clusters: Sequence[str],
-    attribute: str,
     options: dict[str, int],
 ) -> KnownCurve | None:
-    """The curve of what ``attribute`` says of the pick; None where no group has two completions that it rates."""
+    """The curve of what the pick is worth, by values per group; None where no group has two completions with one."""
     rows, own_clusters = [], []
-    for one, own, cluster in zip(scored, scores, clusters, strict=True):
-        values = getattr(one.group, attribute)
+    for values, own, cluster in zip(of_groups, scores, clusters, strict=True):
         places = [place for place, value in enumerate(values) if value is not None]
         if len(places) > 1:
             rows.append((own[places], np.array([values[place] for place in places], dtype=np.float64)))

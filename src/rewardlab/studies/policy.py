@@ -39,7 +39,7 @@ _BATCHES_PER_REPORT = 200
 
 @dataclass(frozen=True, slots=True)
 class PolicySize:
-    """How large a policy is. The defaults take about a minute on one core; tests use less.
+    """How large a policy is. The defaults take about a minute and a half on one core; tests use less.
 
     Attributes:
         num_pairs: Prompts, each with one completion, that it learns from, in one pass.
