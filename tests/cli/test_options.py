@@ -25,7 +25,7 @@ def test_every_option_arrives_under_the_scorers_name() -> None:
 
     given = scorer_options(
         batch_tokens=64,
-        check_contract=False,
+        no_verify=True,
         neutral_is_correct=True,
         scale="z",
         length_normalised=True,

@@ -16,7 +16,6 @@ from rewardlab.cli.options import (
     Aggregate,
     BatchTokens,
     Beta,
-    CheckContract,
     Device,
     Dtype,
     EngineName,
@@ -28,6 +27,7 @@ from rewardlab.cli.options import (
     LengthNormalised,
     MaxLength,
     NeutralIsCorrect,
+    NoVerify,
     Scored,
     TrustRemoteCode,
     scorer_options,
@@ -72,7 +72,7 @@ def benchmark(
     ensemble_weights: EnsembleWeights = None,
     ensemble_scale: EnsembleScale = None,
     trust_remote_code: TrustRemoteCode = False,
-    check_contract: CheckContract = True,
+    no_verify: NoVerify = False,
 ) -> None:
     """Run a published benchmark on a reward model.
 
@@ -118,7 +118,7 @@ def benchmark(
         batch_tokens=batch_tokens,
         engine=engine,
         trust_remote_code=trust_remote_code,
-        check_contract=check_contract,
+        no_verify=no_verify,
         aggregation=aggregation,
         neutral_is_correct=neutral_is_correct,
         beta=beta,

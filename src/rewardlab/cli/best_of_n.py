@@ -15,7 +15,6 @@ from rewardlab.cli.options import (
     Aggregate,
     BatchTokens,
     Beta,
-    CheckContract,
     Device,
     Dtype,
     EngineName,
@@ -28,6 +27,7 @@ from rewardlab.cli.options import (
     MaxBadFraction,
     MaxLength,
     NeutralIsCorrect,
+    NoVerify,
     RowFormat,
     ScaleName,
     Scored,
@@ -35,7 +35,7 @@ from rewardlab.cli.options import (
     TrustRemoteCode,
     scorer_options,
 )
-from rewardlab.cli.scoring import opened_scorer, scoring_bar
+from rewardlab.cli.scoring import opened_scorer, scale_told, scoring_bar
 from rewardlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def best_of_n(
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted run left.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files to write if they exist.")] = False,
     trust_remote_code: TrustRemoteCode = False,
-    check_contract: CheckContract = True,
+    no_verify: NoVerify = False,
 ) -> None:
     """Pick the best of several completions of each prompt, and make training data of the picks.
 
@@ -146,7 +146,7 @@ def best_of_n(
         batch_tokens=batch_tokens,
         engine=engine,
         trust_remote_code=trust_remote_code,
-        check_contract=check_contract,
+        no_verify=no_verify,
         aggregation=aggregation,
         neutral_is_correct=neutral_is_correct,
         scale=scale,
@@ -174,7 +174,7 @@ def best_of_n(
             overwrite=overwrite,
             on_progress=update,
         )
-    _print_summary(console, run, scorer.scale, min_gap)
+    _print_summary(console, run, scale_told(told), min_gap)
     if json_output:
         typer.echo(json.dumps({**run.to_dict(), **told}, indent=2, allow_nan=False))
     else:
@@ -208,7 +208,7 @@ def _table(summary: BestOfNSummary) -> Table:
     """The expected best of n, a row for each n; beside it what is known of the pick, random and the oracle's."""
     from rewardlab.evaluation.table import metric_table
 
-    title = f"best of n, expected over {summary.num_scored:,} rows ({100 * summary.confidence:g} % intervals by prompt)"
+    title = f"expected best of n, {summary.num_scored:,} rows"
     names = [(name, _QUALITIES[name]) for name in summary.known]
     columns = [column for _, words in names for column in (words, "oracle")]
     differ = len({point.num_groups for point in summary.expected}) > 1
@@ -220,9 +220,9 @@ def _table(summary: BestOfNSummary) -> Table:
             cells += [_value(known), f"{known.oracle.value:.3f}"] if known and known.oracle else ["–", "–"]
         table.add_row(*cells)
     few = {name: curve.num_groups for name, curve in summary.known.items() if curve.num_groups < summary.num_scored}
-    if few:
-        words = (f"{name}: known of {count:,} of {summary.num_scored:,} rows" for name, count in few.items())
-        table.caption, table.caption_justify = "; ".join(words), "left"
+    words = [f"in brackets: {100 * summary.confidence:g} % intervals by prompt"]
+    words += [f"{name}: known of {count:,} of {summary.num_scored:,} rows" for name, count in few.items()]
+    table.caption, table.caption_justify = "; ".join(words), "left"
     return table
 
 
@@ -247,19 +247,19 @@ def _print_summary(console: Console, run: BestOfNRun, scale: str, min_gap: float
     fewest, middle, most = summary.n
     sizes = f"{most}" if fewest == most else f"{fewest} to {most}, median {middle:g}"
     rows = f"{summary.num_groups:,} rows{resumed}, n = {sizes}"
-    tell(f"best of n of {rows}, in {run.seconds:.1f} s, scale {scale}: {files.output}")
+    tell(f"best of n of {rows}, in {run.seconds:.1f} s{scale}: {files.output}")
     if files.selected is not None:
         tell(f"{run.num_selected:,} selected completions: {files.selected}")
     if files.pairs is not None:
         without = dict(run.without_pair)
         words = {
-            "tie": "a tie",
-            "below min_gap": f"a gap below {min_gap or 0:g}",
-            "one completion": "one completion",
-            "unscored": "no score",
+            "tie": "tied",
+            "below min_gap": f"with a gap below {min_gap or 0:g}",
+            "one completion": "with one completion",
+            "unscored": "without a score",
         }
-        none = ", ".join(f"{without[reason]:,} with {text}" for reason, text in words.items() if reason in without)
-        tell(f"{run.num_pairs:,} pairs: {files.pairs}" + (f"; no pair of {none}" if none else ""))
+        none = ", ".join(f"{without[reason]:,} {text}" for reason, text in words.items() if reason in without)
+        tell(f"{run.num_pairs:,} pairs: {files.pairs}" + (f"; rows without one: {none}" if none else ""))
     unreadable = run.ledger["rows"]["quarantined"] - run.unscored_rows
     if unreadable:
         tell(f"warning: {unreadable:,} rows cannot be read; see {files.quarantine}", "yellow")

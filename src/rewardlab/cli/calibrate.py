@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rewardlab.cli.options import (
-    CheckContract,
     Device,
     Dtype,
     EngineName,
     JsonOutput,
     Model,
+    NoVerify,
     RowFormat,
     Split,
     TrustRemoteCode,
@@ -54,7 +54,7 @@ def calibrate(
     dtype: Dtype = None,
     engine: EngineName = "auto",
     trust_remote_code: TrustRemoteCode = False,
-    check_contract: CheckContract = True,
+    no_verify: NoVerify = False,
 ) -> None:
     """Fit the temperature of a reward model, and store it with the spread of its scores over a reference set.
 
@@ -99,7 +99,7 @@ def calibrate(
 
     def opened(path: str) -> Scorer:
         return Scorer.from_pretrained(
-            path, device=device, dtype=dtype, engine=engine, trust_remote_code=trust_remote_code, verify=check_contract
+            path, device=device, dtype=dtype, engine=engine, trust_remote_code=trust_remote_code, verify=not no_verify
         )
 
     result = calibrate_model(

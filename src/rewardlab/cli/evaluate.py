@@ -14,7 +14,6 @@ import typer
 from rewardlab.cli.options import (
     Aggregate,
     Beta,
-    CheckContract,
     Device,
     Dtype,
     EngineName,
@@ -25,6 +24,7 @@ from rewardlab.cli.options import (
     JsonOutput,
     LengthNormalised,
     NeutralIsCorrect,
+    NoVerify,
     RowFormat,
     Scored,
     Split,
@@ -67,7 +67,7 @@ def evaluate(
     ensemble_weights: EnsembleWeights = None,
     ensemble_scale: EnsembleScale = None,
     trust_remote_code: TrustRemoteCode = False,
-    check_contract: CheckContract = True,
+    no_verify: NoVerify = False,
 ) -> None:
     """Measure a reward model on labelled rows: preferences, rankings, ratings, outcomes, judged steps.
 
@@ -108,7 +108,7 @@ def evaluate(
         dtype=dtype,
         engine=engine,
         trust_remote_code=trust_remote_code,
-        check_contract=check_contract,
+        no_verify=no_verify,
         aggregation=aggregation,
         neutral_is_correct=neutral_is_correct,
         beta=beta,

@@ -62,7 +62,7 @@ NeutralIsCorrect: TypeAlias = Annotated[
 ScaleName: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--scale", help="What scores are given in: raw, centered, z, percentile or calibrated (docs/calibration.md)."
+        "--scale", help="What scores are given in: raw, centered, z, percentile or calibrated; see docs/calibration.md"
     ),
 ]
 Beta: TypeAlias = Annotated[float | None, typer.Option(help="Implicit reward: DPO's beta, 0.1 by default.")]
@@ -75,7 +75,7 @@ Ensemble: TypeAlias = Annotated[
         "--ensemble",
         metavar="HOW",
         help="How the scores of A,B,C, or of the heads of one model, become one: mean (default of A,B,C), min, median, "
-        "mean-std or weighted (docs/ensembles.md).",
+        "mean-std or weighted; see docs/ensembles.md",
     ),
 ]
 EnsembleK: TypeAlias = Annotated[
@@ -107,9 +107,9 @@ EngineName: TypeAlias = Annotated[
 TrustRemoteCode: TypeAlias = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
 ]
-CheckContract: TypeAlias = Annotated[
+NoVerify: TypeAlias = Annotated[
     bool,
-    typer.Option("--verify/--no-verify", help="Score the contract's probes first, and refuse a model that fails."),
+    typer.Option("--no-verify", help="Do not score the contract's probes first, by which a broken model is refused."),
 ]
 
 
@@ -121,7 +121,7 @@ def scorer_options(
     batch_tokens: int | None = None,
     engine: str = "auto",
     trust_remote_code: bool = False,
-    check_contract: bool = True,
+    no_verify: bool = False,
     aggregation: str | None = None,
     neutral_is_correct: bool = False,
     scale: str = "raw",
@@ -144,7 +144,7 @@ def scorer_options(
         "tokens_per_batch": batch_tokens,
         "engine": engine,
         "trust_remote_code": trust_remote_code,
-        "verify": check_contract,
+        "verify": not no_verify,
         "aggregation": aggregation,
         "neutral_is_correct": neutral_is_correct or None,
         "scale": None if scale == "raw" else scale,

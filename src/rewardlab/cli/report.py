@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rewardlab.cli.options import CheckContract, Device, Dtype, EngineName, TrustRemoteCode, one_model
+from rewardlab.cli.options import Device, Dtype, EngineName, NoVerify, TrustRemoteCode, one_model
 
 
 def report(
@@ -36,7 +36,7 @@ def report(
     dtype: Dtype = None,
     engine: EngineName = "auto",
     trust_remote_code: TrustRemoteCode = False,
-    check_contract: CheckContract = True,
+    no_verify: NoVerify = False,
 ) -> None:
     """Show all that is known of a model on one page, or compare two.
 
@@ -71,7 +71,7 @@ def report(
         "dtype": dtype,
         "engine": engine,
         "trust_remote_code": trust_remote_code,
-        "verify": check_contract,
+        "verify": not no_verify,
     }
     if len(models) == 2:
         page = render_comparison(gather_comparison(models[0], models[1], data=data or (), options=options))

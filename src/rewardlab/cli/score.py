@@ -15,7 +15,6 @@ from rewardlab.cli.options import (
     Aggregate,
     BatchTokens,
     Beta,
-    CheckContract,
     Device,
     Dtype,
     EngineName,
@@ -28,6 +27,7 @@ from rewardlab.cli.options import (
     MaxBadFraction,
     MaxLength,
     NeutralIsCorrect,
+    NoVerify,
     RowFormat,
     ScaleName,
     Scored,
@@ -35,7 +35,7 @@ from rewardlab.cli.options import (
     TrustRemoteCode,
     scorer_options,
 )
-from rewardlab.cli.scoring import opened_scorer, scoring_bar
+from rewardlab.cli.scoring import opened_scorer, scale_told, scoring_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +77,7 @@ def score(
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an interrupted run left.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     trust_remote_code: TrustRemoteCode = False,
-    check_contract: CheckContract = True,
+    no_verify: NoVerify = False,
     json_output: JsonOutput = False,
 ) -> None:
     """Score every row of a file: completions, pairs, or groups of completions.
@@ -120,7 +120,7 @@ def score(
         batch_tokens=batch_tokens,
         engine=engine,
         trust_remote_code=trust_remote_code,
-        check_contract=check_contract,
+        no_verify=no_verify,
         aggregation=aggregation,
         neutral_is_correct=neutral_is_correct,
         scale=scale,
@@ -146,7 +146,7 @@ def score(
             overwrite=overwrite,
             on_progress=update,
         )
-    _print_summary(console, result, scorer.scale)
+    _print_summary(console, result, scale_told(told))
     if json_output:
         typer.echo(json.dumps({**result.to_dict(), **told}, indent=2))
 
@@ -158,7 +158,7 @@ def _print_summary(console: Console, result: BulkResult, scale: str) -> None:
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     resumed = f" ({result.resumed_rows:,} of them by an interrupted run)" if result.resumed_rows else ""
-    tell(f"scored {result.rows:,} rows{resumed} in {result.seconds:.1f} s, scale {scale}: {result.output}")
+    tell(f"scored {result.rows:,} rows{resumed} in {result.seconds:.1f} s{scale}: {result.output}")
     unreadable = result.ledger["rows"]["quarantined"] - result.quarantined_rows
     if unreadable:
         tell(f"warning: {unreadable:,} rows cannot be read; see {result.output}.quarantine.jsonl", "yellow")

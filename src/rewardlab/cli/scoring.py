@@ -36,6 +36,15 @@ def opened_scorer(model: str, options: Mapping[str, Any]) -> tuple[Scorer, dict[
     return scorer, told
 
 
+def scale_told(told: Mapping[str, Any]) -> str:
+    """``", scale z"`` for the line that sums up; nothing of an ensemble, whose members' scale was said before.
+
+    Args:
+        told: Of :func:`opened_scorer`.
+    """
+    return "" if "ensemble" in told else f", scale {told['scale']}"
+
+
 @contextmanager
 def scoring_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
     """A progress bar; its rate and remaining time count this run's work, not what an interrupted one had done."""

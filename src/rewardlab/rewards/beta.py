@@ -177,8 +177,9 @@ def propose_beta(
         lines.append(f"expected gain: std x sqrt(2 KL) = {gain:.4g} of raw score")
         if reference is not None and reference.quantiles and gain > (room := _room(reference)):
             doubts.append(
-                f"a gain of {gain:.4g} is more than the {room:.4g} between the reference set's mean and its best score: "
-                "no such completion was seen, and the KL will end below the expected one or the model be exploited"
+                f"a gain of {gain:.4g} is more than the {room:.4g} between the reference set's mean and its best "
+                "score: no such completion was seen, and the KL will end below the expected one, or the model be "
+                "exploited"
             )
 
     if scale_rewards == "none":
