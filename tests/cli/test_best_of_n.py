@@ -58,7 +58,7 @@ def test_best_pairs_and_selection_of_a_trained_model(
     known = summary["known"]["rating"]["points"][-1]
     assert summary["known"]["rating"]["random"]["value"] < known["value"]["value"] <= known["oracle"]["value"]
     assert "best of n of 13 rows, n = 4" in told.err
-    assert "1 with no score" in told.err
+    assert "1 without a score" in told.err
 
     found = read_rows(best)
     prompt, answers = rows[0]["prompt"], rows[0]["completions"]
