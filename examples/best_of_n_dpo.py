@@ -35,7 +35,7 @@ from rewardlab.rewards.best_of_n import best_of_n_curve
 from rewardlab.scoring.opening import open_scorer
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.search import BestOfNOutputs, best_of_n_file
-from rewardlab.studies.policy import PolicySize, build_policy, load_policy_model, log_probs, sample
+from rewardlab.studies.policy import PolicySize, build_policy, load_policy_model, log_ratios, sample
 from rewardlab.studies.world import expected_best_accuracy, generate, true_utility
 from rewardlab.training.run import train_reward_model
 from rewardlab.types import PromptGroup, Text, text_of
@@ -198,16 +198,12 @@ def look_at(
     model, tokenizer = load_policy_model(folder)
     answers = sample(model, tokenizer, prompts, n=N, seed=seed, max_new_tokens=max_new_tokens)
     texts = [[one.text for one in drawn] for drawn in answers]
-    under = log_probs(load_policy_model(reference)[0], tokenizer, prompts, answers)
+    ratios = log_ratios(load_policy_model(reference)[0], tokenizer, prompts, answers)
     groups = [PromptGroup(prompt, tuple(own)) for prompt, own in zip(prompts, texts, strict=True)]
-    kl = [
-        [one.log_prob - before for one, before in zip(drawn, own, strict=True)]
-        for drawn, own in zip(answers, under, strict=True)
-    ]
     return Written(
         utilities=np.array([[true_utility(group.prompt, text) for text in group.completions] for group in groups]),
         scores=np.array(scorer.score_groups(groups)),
-        kl=np.array(kl).mean(axis=1),
+        kl=np.array(ratios).mean(axis=1),
     )
 
 

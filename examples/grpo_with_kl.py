@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,53 +37,17 @@ from rewardlab.adapters.trl import RewardFunction
 from rewardlab.metrics.bootstrap import Interval, bootstrap_by_cluster, mean_of
 from rewardlab.rewards.kl import AdaptiveKL
 from rewardlab.scoring.scorer import Scorer
-from rewardlab.studies.demo import DemoSize, build_base_model
 from rewardlab.studies.grpo import GrpoRun, Measure, run_grpo
+from rewardlab.studies.overopt import draw_prompts
 from rewardlab.studies.overopt_figures import Series, as_file, lines
+from rewardlab.studies.overopt_proxies import ProxySize, ProxyTraining, train_proxy
 from rewardlab.studies.policy import build_policy
-from rewardlab.studies.world import SUBSETS, generate, sample_prompt, true_utility
-from rewardlab.training.run import train_reward_model
+from rewardlab.studies.world import generate, true_utility
 from rewardlab.types import PromptGroup
 
 LABELS = {"none": "no KL", "fixed": "fixed KL", "adaptive": "adaptive KL"}
 Means = dict[str, float]
 COLUMNS = ("gold", "gold_gain", "proxy", "proxy_gain", "kl")
-
-
-def train_proxy(folder: Path, pairs: int, seed: int) -> None:
-    """A reward model from nothing, on labelled pairs of the world; one epoch."""
-    world = generate(seed, n_train=pairs, n_held_out=300, n_canary=0)
-    build_base_model(folder.parent / "base", world.train, DemoSize(), seed)
-    train_reward_model(
-        model=folder.parent / "base",
-        train_groups=world.train,
-        eval_groups=world.held_out,
-        output_dir=folder,
-        dtype="float32",
-        overrides={
-            "seed": seed,
-            "learning_rate": 3e-3,
-            "per_device_train_batch_size": 16,
-            "gradient_accumulation_steps": 1,
-            "adam_beta2": 0.95,
-            "max_length": 256,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-        },
-    )
-
-
-def draw_prompts(number: int, seed: int, but: Sequence[str] = ()) -> list[str]:
-    """Different prompts, as many of each kind."""
-    rng, known = Random(seed), set(but)
-    drawn: list[str] = []
-    while len(drawn) < number:
-        prompt = sample_prompt(rng, SUBSETS[len(drawn) % len(SUBSETS)])
-        if prompt not in known:
-            known.add(prompt)
-            drawn.append(prompt)
-    return drawn
 
 
 def judge(scorer: Scorer, prompts: Sequence[str], measure: Measure) -> list[Means]:
@@ -173,10 +138,12 @@ def main() -> None:
     proxy = options.reward_model
     if proxy is None:
         proxy = options.output / "reward_model"
-        train_proxy(proxy, options.pairs, options.seed)
+        world = generate(options.seed, n_train=options.pairs, n_held_out=300, n_canary=0)
+        training = ProxyTraining(num_steps=math.ceil(options.pairs / 16), batch_size=16, vocabulary=2048)  # one epoch
+        train_proxy(proxy, world.train, world.held_out, ProxySize(options.pairs, 64, 2), options.seed, training)
     reward = RewardFunction(proxy, name="proxy")
-    held_out = draw_prompts(options.num_held_out, seed=options.seed + 1)
-    prompts = draw_prompts(2_000, seed=options.seed + 2, but=held_out)
+    held_out = draw_prompts(Random(options.seed + 1), options.num_held_out)
+    prompts = draw_prompts(Random(options.seed + 2), 2_000, without=held_out)
 
     told = {key: str(value) if isinstance(value, os.PathLike) else value for key, value in vars(options).items()}
     for arm in options.arms:

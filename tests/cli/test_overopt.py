@@ -9,6 +9,7 @@ import typer
 from tests.studies.test_overopt_result import write_seeds
 from typer.testing import CliRunner
 
+from rewardlab.cli.main import app
 from rewardlab.cli.overopt import overopt
 from rewardlab.studies import overopt as study
 from rewardlab.studies.overopt_result import OveroptResult
@@ -25,11 +26,11 @@ def run(monkeypatch, tmp_path):
         return OveroptResult.load(write_seeds(tmp_path, 2))
 
     monkeypatch.setattr(study, "run_overopt", run_overopt)
-    app = typer.Typer()
-    app.command()(overopt)
+    alone = typer.Typer()
+    alone.command()(overopt)
 
     def run(*arguments):
-        done = CliRunner().invoke(app, ["--output", str(tmp_path), *arguments], catch_exceptions=False)
+        done = CliRunner().invoke(alone, ["--output", str(tmp_path), *arguments], catch_exceptions=False)
         return done, calls[-1] if calls else None
 
     return run
@@ -64,6 +65,11 @@ def test_options_reach_the_study(run):
     assert (list(options["seeds"]), options["workers"], options["gold"]) == ([3, 4], 2, "rm")
     assert (options["size"].label_noise, options["size"].grpo.steps) == (0, 0)
     assert options["size"].pool == study.OveroptSize.quick().pool
+
+
+def test_help_says_what_to_install():
+    """Brackets are rich's mark-up where they are not escaped."""
+    assert '"rewardlab[rl]"' in " ".join(CliRunner().invoke(app, ["overopt", "--help"]).stdout.split())
 
 
 def test_json_is_one_object_on_stdout(run):

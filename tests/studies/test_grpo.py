@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import pytest
 
@@ -83,8 +84,10 @@ def test_the_saved_policy_is_the_measured_one(run, policy):
     assert sum(a - b for a, b in zip(*under, strict=True)) / 6 == pytest.approx(last.kl, abs=1e-4)
 
 
-def test_nothing_is_printed_to_stdout(policy, tmp_path, capsys):
-    run_grpo(policy, [brevity], PROMPTS, tmp_path, held_out=HELD_OUT, steps=1, beta=0.0, **SHORT)
+def test_nothing_is_printed_to_stdout_and_no_rename_is_told(policy, tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        run_grpo(policy, [brevity], PROMPTS, tmp_path, held_out=HELD_OUT, steps=1, beta=0.0, **SHORT)
     assert capsys.readouterr().out == ""
 
 

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from tests.page_checker import PageChecker
 from tests.studies.test_overopt_result import write_seeds
 
 from rewardlab.studies.overopt_page import figures, render_page, write_pages
 from rewardlab.studies.overopt_result import OveroptResult
-
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Balanced(HTMLParser):
-    """Fails on a tag that closes another than the last open one."""
-
-    def __init__(self):
-        super().__init__()
-        self.open = []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_page_has_every_figure_and_the_headline(tmp_path, seeds):
     result = OveroptResult.load(write_seeds(tmp_path, seeds))
     page = render_page(result)
-    parser = Balanced()
-    parser.feed(page)
-    assert parser.open == []
+    PageChecker(page)
     assert [figure.name for figure in figures(result)] == [
         "best_of_n-gold-and-proxy",
         "best_of_n-ensembles",
@@ -58,6 +37,18 @@ def test_without_grpo_there_is_no_budget_for_a_controller(tmp_path):
     result = OveroptResult.load(write_seeds(tmp_path, 2, grpo=False))
     assert "AdaptiveKL" not in render_page(result)
     assert len(figures(result)) == 4
+
+
+def test_only_the_ensemble_has_a_correlation_of_its_mean(tmp_path):
+    """The proxies of the first size are an ensemble; of every other size there is one."""
+    files = write_seeds(tmp_path, 1)
+    record = json.loads(files[0].read_text())
+    (first,) = record["proxies"]
+    record["proxies"].append(first | {"correlation": 0.31})
+    files[0].write_text(json.dumps(record))
+    page = render_page(OveroptResult.load(files))
+    assert "0.40; mean of the ensemble 0.50<" in page
+    assert ">0.31<" in page
 
 
 def test_everything_is_written(tmp_path):

@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.page_checker import PageChecker
 from tests.studies.test_result import make_result
 
 from rewardlab.cli.main import app
 from rewardlab.studies.page import choose_examples, next_commands, render_page
 from rewardlab.types import Pair, PromptGroup
-
-VOID = {"meta", "br", "link", "img", "input", "hr"}
-
-
-class Checker(HTMLParser):
-    """Notes tags, ids and everything that would be loaded; fails on tags that do not match."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.tags, self.ids, self.loads = [], [], [], []
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        attributes = dict(attrs)
-        self.ids += [attributes["id"]] if "id" in attributes else []
-        self.loads += [attributes[name] for name in ("src", "href", "data", "srcset") if name in attributes]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
 
 HISTORY = [
     {"loss": 0.7, "accuracy": 0.5, "step": 1},
@@ -50,11 +23,12 @@ HISTORY = [
 
 def test_the_page_is_whole_and_loads_nothing():
     page = render_page(make_result([(1, 0), (2, 0.5), (0, 1), (0.3, 0)] * 3, log_history=HISTORY))
-    checker = Checker(page)
-    assert checker.loads == []
+    checker = PageChecker(page)
+    assert checker.values("src", "href", "data", "srcset") == []
     assert "script" not in checker.tags
     assert not re.search(r"url\(|@import|https?://", page)
-    assert len(checker.ids) == len(set(checker.ids))
+    ids = checker.values("id")
+    assert len(ids) == len(set(ids))
     assert checker.tags.count("svg") == checker.tags.count("desc") == 7
     assert 'class="card table stacked"' in page  # four columns are more than a phone has room for
 
@@ -81,14 +55,14 @@ def test_failed_checks_are_not_hidden():
 )
 @pytest.mark.parametrize("history", [(), HISTORY, [{"loss": float("nan"), "accuracy": 0.0, "step": 0}]])
 def test_extreme_values(scores, history):
-    Checker(render_page(make_result(scores, log_history=history)))
+    PageChecker(render_page(make_result(scores, log_history=history)))
 
 
 def test_text_is_shown_as_text():
     nasty = "<script>alert(1)</script> & </p> ]]> {{ 7 * 7 }} \u202e"
     group = PromptGroup(nasty, (nasty + "a", nasty + "b"), (Pair(1, 0),), subset="<b>bold</b>")
     page = render_page(make_result([(1, 0)] * 2, groups=[group] * 2, folder="<i>folder</i>"))
-    Checker(page)
+    PageChecker(page)
     assert "<script" not in page
     assert "<b>" not in page
     assert "<i>" not in page

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from random import Random
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
+from scipy.stats import chisquare, entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardlab.data.template import chat_template_of, seal_chat_template
-from rewardlab.studies.policy import PolicySize, build_policy, load_policy_model, log_probs, sample
+from rewardlab.studies.policy import PolicySize, build_policy, load_policy_model, log_probs, log_ratios, sample
 from rewardlab.studies.utility import true_utility
 from rewardlab.studies.world import SUBSETS, sample_completion, sample_prompt
 
@@ -118,6 +119,24 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(policy):
     assert common.sum() > 20
     bins = [np.append(values[common], values[~common].sum()) for values in (counts, expected)]
     assert chisquare(*bins).pvalue > 1e-3
+
+
+def test_the_mean_log_ratio_is_the_kl_from_the_reference(policy):
+    """Of one token, from a reference that knows nothing: KL = log(vocabulary) - entropy; 2,000 draws, 4 errors."""
+    model, tokenizer = policy
+    reference = copy.deepcopy(model)
+    with torch.no_grad():
+        reference.lm_head.weight.zero_()
+    drawn = sample(model, tokenizer, PROMPTS[:1], n=2_000, seed=0, max_new_tokens=1, batch=1000)
+    (ratios,) = log_ratios(reference, tokenizer, PROMPTS[:1], drawn)
+    encoded = tokenizer.apply_chat_template(
+        [{"role": "user", "content": PROMPTS[0]}], add_generation_prompt=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        p = model(**encoded).logits[0, -1].double().softmax(-1).numpy()
+    kl, error = np.log(len(p)) - entropy(p), 4 * np.std(ratios) / np.sqrt(len(ratios))
+    assert np.mean(ratios) == pytest.approx(kl, abs=error)
+    assert kl > error, "a sign would be seen"
 
 
 def test_a_conversation_is_its_prompt_and_what_follows(policy):

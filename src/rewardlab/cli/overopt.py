@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from rewardlab.cli.options import JsonOutput
+
 
 def overopt(
     output: Annotated[
@@ -25,21 +27,21 @@ def overopt(
     ] = None,
     label_noise: Annotated[
         float | None,
-        typer.Option(min=0, max=0.5, help="Share of the proxies' labels that are flipped [default: 0.25]."),
+        typer.Option(min=0, max=0.5, help="Share of the proxies' labels that are flipped, 0.25 by default."),
     ] = None,
     grpo: Annotated[bool, typer.Option(help="Optimise by GRPO too, which needs TRL.")] = True,
     workers: Annotated[int, typer.Option(min=1, help="Seeds at the same time, one thread each.")] = 1,
     quick: Annotated[
         bool, typer.Option("--quick", help="See what is made in a minute or two; proves nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+    as_json: JsonOutput = False,
 ) -> None:
-    """Measure over-optimisation: gold and proxy reward against KL, for best-of-N and for GRPO.
+    r"""Measure over-optimisation: gold and proxy reward against KL, for best-of-N and for GRPO.
 
     Small proxies are trained on pairs of a policy's samples that a gold reward labelled, and optimised against, alone
     and as ensembles. Leaves a page with the figures in DIR/overopt.html and says at which KL gold peaks. Nothing is
     downloaded. One seed takes about a quarter of an hour on one idle core. GRPO needs TRL: pip install
-    "rewardlab[rl]".
+    "rewardlab\[rl]".
 
     [dim]Examples:[/dim]
 

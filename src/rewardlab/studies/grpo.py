@@ -9,6 +9,7 @@ CPU. It knows neither the truth nor what the rewards are made of: callers judge 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 
 from rewardlab.errors import ConfigError, MissingDependencyError
 from rewardlab.modeling.loading import quiet_transformers
-from rewardlab.studies.policy import Sample, load_policy_model, log_probs, sample
+from rewardlab.studies.policy import Sample, load_policy_model, log_ratios, sample
 from rewardlab.types import Text
 
 if TYPE_CHECKING:
@@ -155,7 +156,9 @@ def run_grpo(
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    with quiet_transformers():
+    with warnings.catch_warnings(), quiet_transformers():
+        # TRL 1.16 asks transformers 5.23 by a name that it has since renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=list(reward_funcs) if isinstance(reward_funcs, Sequence) else reward_funcs,
@@ -212,13 +215,9 @@ class _Watch(TrainerCallback):
             seed=MEASURE_SEED,
             max_new_tokens=self.trainer.args.max_completion_length,
         )
-        under_reference = log_probs(self.reference, self.tokenizer, self.prompts, samples)
+        ratios = log_ratios(self.reference, self.tokenizer, self.prompts, samples)
         model.train(was_training)
-        ratios = [
-            tuple(drawn.log_prob - other for drawn, other in zip(own, others, strict=True))
-            for own, others in zip(samples, under_reference, strict=True)
-        ]
-        measure = Measure(step, float(self.trainer.beta), tuple(tuple(own) for own in samples), tuple(ratios))
+        measure = Measure(step, float(self.trainer.beta), tuple(map(tuple, samples)), tuple(map(tuple, ratios)))
         self.measures.append(measure)
         self.on_measure(measure)
 

@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rewardlab.errors import ConfigError, MissingDependencyError
-from rewardlab.rewards.best_of_n import best_of_n_curve
+from rewardlab.metrics.bootstrap import FloatArray
+from rewardlab.rewards.best_of_n import default_sizes, expected_best_of_n, kl_of_best_of_n
 from rewardlab.scoring.combining_scores import combine
 from rewardlab.scoring.ensemble import EnsembleScorer
 from rewardlab.scoring.opening import open_scorer
@@ -49,7 +49,6 @@ from rewardlab.studies.world import SUBSETS, sample_prompt, true_utility
 from rewardlab.types import PromptGroup
 
 Report = Callable[[str], None]
-FloatArray = NDArray[np.float64]
 
 NUM_REFERENCE = 200
 """Labelled pairs that give every proxy its scale; none is trained on them."""
@@ -352,14 +351,14 @@ def best_of_n(scores: FloatArray, golds: FloatArray, how: str, k: float = 1.0) -
         k: Of ``mean-std``.
     """
     alternatives = np.moveaxis(scores, -1, 0) if how == SINGLE else [combine(scores, how, k=k)]
-    found = []
+    of_gold, of_proxy = [], []
     for values in alternatives:
         units = GoldUnits(golds, values)
         proxy = units.proxy(values)
-        by_gold, by_proxy = best_of_n_curve(list(proxy), list(units.gold(golds))), best_of_n_curve(list(proxy))
-        found.append((by_gold.per_prompt, by_proxy.per_prompt))
-    of_gold, of_proxy = (np.mean([pair[i] for pair in found], axis=0) for i in (0, 1))
-    return seed_curve(by_gold.sizes, by_gold.kl, of_gold, of_proxy)
+        of_gold.append([expected_best_of_n(*prompt) for prompt in zip(proxy, units.gold(golds), strict=True)])
+        of_proxy.append([expected_best_of_n(prompt) for prompt in proxy])
+    sizes = default_sizes(golds.shape[1])
+    return seed_curve(sizes, [kl_of_best_of_n(n) for n in sizes], np.mean(of_gold, axis=0), np.mean(of_proxy, axis=0))
 
 
 def _tell(line: str) -> None:

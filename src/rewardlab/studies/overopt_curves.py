@@ -18,18 +18,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import t as student_t
 
-from rewardlab.metrics.bootstrap import Interval, bootstrap_by_cluster, mean_of
+from rewardlab.metrics.bootstrap import FloatArray, Interval, bootstrap_by_cluster, mean_of
 
 Law = Literal["best_of_n", "rl"]
 """Which of the two functional forms."""
 
 Range = tuple[float | None, float | None]
 """Lower and upper end; None where there is none."""
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

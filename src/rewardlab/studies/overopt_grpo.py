@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rewardlab.adapters.trl import RewardFunction
+from rewardlab.metrics.bootstrap import FloatArray
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.studies.grpo import Measure, run_grpo
 from rewardlab.studies.overopt_curves import SeedCurve, seed_curve
 from rewardlab.studies.overopt_proxies import Gold, GoldUnits
 from rewardlab.types import PromptGroup
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

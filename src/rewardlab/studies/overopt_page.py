@@ -196,5 +196,7 @@ def _facts(result: OveroptResult) -> list[tuple[str, str]]:
             for name in ("correlation", "of_the_mean")
         )
         name = f"correlation with gold among a prompt's samples: {_size_words(ProxySize(**one['proxy_size']))}"
-        facts.append((name, f"{decimal(correlation, 2)}; mean of the ensemble {decimal(of_the_mean, 2)}"))
+        is_ensemble = position == 0 and settings["members"] > 1
+        ensemble = f"; mean of the ensemble {decimal(of_the_mean, 2)}" if is_ensemble else ""
+        facts.append((name, decimal(correlation, 2) + ensemble))
     return facts

@@ -17,13 +17,11 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rewardlab.metrics.bootstrap import FloatArray
 from rewardlab.studies.demo import DemoSize, build_base_model
 from rewardlab.training.run import train_reward_model
 from rewardlab.types import Pair, PromptGroup
-
-FloatArray = NDArray[np.float64]
 
 Gold = Callable[[Sequence[PromptGroup]], list[list[float]]]
 """The gold reward of every completion of some groups, one list per group."""

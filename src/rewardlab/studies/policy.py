@@ -188,8 +188,7 @@ def log_probs(
 ) -> list[list[float]]:
     """Log-probability of each sample's ids, after its prompt, under a model, in nats.
 
-    With the model that drew them these are their ``log_prob``; the mean difference from another model's estimates
-    KL(the one || the other).
+    With the model that drew them these are their ``log_prob``.
 
     Args:
         model: A policy with the same tokenizer, in eval mode.
@@ -213,6 +212,32 @@ def log_probs(
         found += (-_losses(model, part, tokenizer.pad_token_id).double().sum(1)).tolist()
     values = iter(found)
     return [[next(values) for _ in own] for own in samples]
+
+
+def log_ratios(
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Text],
+    samples: Sequence[Sequence[Sample]],
+) -> list[list[float]]:
+    """Log-ratios of whole completions, log pi - log pi_ref, in nats, where pi is the policy that drew them.
+
+    Their mean estimates KL(pi || pi_ref), without bias where they were drawn at temperature 1 (the estimator k1).
+
+    Args:
+        reference: A policy with the same tokenizer, in eval mode.
+        tokenizer: The tokenizer.
+        prompts: Text or messages.
+        samples: As many lists as prompts.
+
+    Returns:
+        As ``samples``.
+    """
+    under_reference = log_probs(reference, tokenizer, prompts, samples)
+    return [
+        [drawn.log_prob - other for drawn, other in zip(own, others, strict=True)]
+        for own, others in zip(samples, under_reference, strict=True)
+    ]
 
 
 def _draw(

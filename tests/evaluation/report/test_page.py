@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 from tests.evaluation.report.conftest import make_comparison, make_groups, make_report
+from tests.page_checker import PageChecker
 
 from rewardlab.evaluation.report.gathering import ReportData
 from rewardlab.evaluation.report.page import render_comparison, render_report
@@ -16,32 +16,6 @@ NASTY = (
     "</script><script>alert(1)</script> <img src=x onerror=alert(1)> \"quoted\" 'single' &amp; </p> ]]> {{ 7 * 7 }} "
     "\u202eright to left\u202c \u05e9\u05dc\u05d5\u05dd \U0001f600 \ud83d \ude00 \x00\x1b[31m " + "w" * 30_000
 )
-
-
-class Checker(HTMLParser):
-    """Notes tags, attributes and text; fails on tags that do not match."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], [], [], ""
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *pair) for pair in attrs]
-        if tag not in ("meta", "br", "line", "circle", "rect", "path"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *pair) for pair in attrs]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def nasty_groups():
@@ -61,10 +35,10 @@ def test_malicious_text_is_shown_as_text(two):
         else render_report(make_report(groups, with_bias=False, name=NASTY[:300]))
     )
     page.encode("utf-8")  # no lone surrogate is left
-    checker = Checker(page)
+    checker = PageChecker(page)
     assert not {"script", "img", "link", "iframe"} & set(checker.tags)
     assert not [name for _, name, _ in checker.attributes if name.startswith("on") or name == "src"]
-    assert all(value.startswith("#") for _, name, value in checker.attributes if name == "href")
+    assert all(value.startswith("#") for value in checker.values("href"))
     assert "<script>alert(1)</script>" in checker.text
     assert "{{ 7 * 7 }}" in checker.text
     assert "\U0001f600" in checker.text
@@ -74,10 +48,10 @@ def test_malicious_text_is_shown_as_text(two):
 
 
 def test_ids_are_unique_and_every_link_has_its_section(report_data):
-    checker = Checker(render_report(report_data))
-    ids = [value for _, name, value in checker.attributes if name == "id"]
+    checker = PageChecker(render_report(report_data))
+    ids = checker.values("id")
     assert len(ids) == len(set(ids))
-    assert {value[1:] for _, name, value in checker.attributes if name == "href"} <= set(ids)
+    assert {value[1:] for value in checker.values("href")} <= set(ids)
 
 
 def test_on_a_phone_each_cell_says_its_column(report_data):
@@ -106,7 +80,7 @@ def test_the_card_has_a_temperature_of_preferences_alone(unit):
 
 def test_a_model_of_which_nothing_is_known_has_a_page():
     page = render_report(ReportData("org/model", None, {}))
-    Checker(page)
+    PageChecker(page)
     assert "Nothing is known" in page
     assert "<svg" not in page
 
@@ -126,4 +100,4 @@ def test_extreme_scores(scores, monkeypatch):
 
     monkeypatch.setattr(conftest, "make_scores", lambda groups, seed: [list(map(float, s)) for s in scores])
     groups = [PromptGroup(f"p{i}", ("a", "bcd"), (Pair(0, 1),)) for i in range(len(scores))]
-    Checker(render_report(make_report(groups, with_bias=False)))
+    PageChecker(render_report(make_report(groups, with_bias=False)))
