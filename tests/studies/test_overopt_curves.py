@@ -16,6 +16,7 @@ from rewardlab.studies.overopt_curves import (
     SeedCurve,
     cross_fitted_drop,
     fit_law,
+    gold_at,
     over_seeds,
     peak_of,
     seed_curve,
@@ -143,3 +144,12 @@ def test_a_seeds_curve_comes_back_from_json():
     assert curve.gold[1].value == 1.5
     assert 1.0 <= curve.gold[1].low <= curve.gold[1].high <= 2.0
     assert SeedCurve.from_dict(json.loads(json.dumps(curve.to_dict()))) == curve
+
+
+def test_gold_between_two_points_is_straight_in_the_root_of_kl():
+    """At KL 1, 4 (d = 1, 2) gold is 1, 3; at KL 2.25, d = 1.5, it is 2. Points need not come in the order of KL."""
+    points = tuple(Interval(value, None, None) for value in (0.0, 3.0, 1.0))
+    curve = SeedCurve((0, 1, 2), (-1e-9, 4.0, 1.0), points, points, 0.0)
+    assert gold_at(curve, 2.25) == pytest.approx(2.0)
+    assert gold_at(curve, 4.0) == pytest.approx(3.0)
+    assert gold_at(curve, 4.01) is None

@@ -93,9 +93,33 @@ def test_ensembles_are_compared_with_the_single_proxy_seed_by_seed(tmp_path):
 
 def test_the_table_has_a_row_for_each_curve_and_the_json_is_json(tmp_path):
     result = OveroptResult.load(write_seeds(tmp_path))
-    table = [line for line in result.markdown().splitlines() if line.startswith("|")]
+    of_curves, of_ensembles = result.markdown().split("Gold above")
+    table = [line for line in of_curves.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 8
+    assert of_ensembles.count("\n|") == 2 + 4
     assert len({line.count("|") for line in table}) == 1
     record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert [one["combined"] for one in record["curves"]][:3] == ["single", "mean", "min"]
     assert record["curves"][0]["end_against_single"] is None
+
+
+def test_ensembles_are_compared_at_equal_kl(tmp_path):
+    """HOLDS less FALLS at d = sqrt(0.5), 1, sqrt(2), sqrt(3), sqrt(5): the points of d are 0, 0.5, 1, 2, 3."""
+    result = OveroptResult.load(write_seeds(tmp_path))
+    d = np.sqrt([0.5, 1.0, 2.0, 3.0, 5.0])
+    expected = np.interp(d, np.sqrt(KL), np.array(HOLDS) - np.array(FALLS))
+    for found in result.above_single.values():
+        assert [one.value for one in found] == pytest.approx(expected.tolist())
+    heading, *rows = result.equal_kl_rows()
+    assert heading == ("optimiser", "combined", "KL 0.5", "KL 1", "KL 2", "KL 3", "KL 5")
+    assert [row[:2] for row in rows] == [("best-of-n", how) for how in ("mean", "min", "mean-std")] + [("GRPO", "mean")]
+    assert "at equal KL" in result.markdown()
+
+
+def test_a_kl_that_a_seed_did_not_reach_has_no_difference(tmp_path):
+    files = write_seeds(tmp_path)
+    record = json.loads(files[1].read_text())
+    for one in record["curves"]:
+        one["kl"] = [kl / 4 for kl in one["kl"]]  # to 2.25 nats
+    files[1].write_text(json.dumps(record))
+    assert all(found[3:] == (None, None) for found in OveroptResult.load(files).above_single.values())

@@ -258,6 +258,19 @@ def over_seeds(curves: Sequence[SeedCurve], law: Law) -> Curve:
     )
 
 
+def gold_at(curve: SeedCurve, kl: float) -> float | None:
+    """Gold at a KL between two points, linear in the root of KL; None beyond what was reached.
+
+    Args:
+        curve: Of one seed. KL need not rise from point to point.
+        kl: Nats.
+    """
+    order = np.argsort(curve.kl)
+    d = np.sqrt(np.maximum(np.asarray(curve.kl)[order], 0.0))  # an estimate of 0 may be a little below it
+    golds = np.array([point.value for point in curve.gold])[order]
+    return float(np.interp(math.sqrt(kl), d, golds)) if kl <= d[-1] ** 2 else None
+
+
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Mean with Student's t interval; one value has none.
 

@@ -78,6 +78,7 @@ def render_page(result: OveroptResult) -> str:
         band_words="the range of the seeds" if several else "95 % intervals over prompts",
         figures=figures(result),
         rows=result.rows(),
+        equal_kl_rows=result.equal_kl_rows() if result.above_single else [],
         budget=None if result.budget is None else decimal(result.budget, 1),
         facts=_facts(result),
         percent=percent,

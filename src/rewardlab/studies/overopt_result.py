@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rewardlab.evaluation.page_numbers import UNKNOWN, bounds, decimal, signed
 from rewardlab.metrics.bootstrap import Interval
-from rewardlab.studies.overopt_curves import Curve, SeedCurve, over_seeds, t_interval
+from rewardlab.studies.overopt_curves import Curve, SeedCurve, gold_at, over_seeds, t_interval
 from rewardlab.studies.overopt_proxies import ProxySize
 
 Optimiser = Literal["best_of_n", "grpo"]
@@ -23,6 +23,10 @@ SINGLE = "single"
 
 OPTIMISERS: dict[Optimiser, str] = {"best_of_n": "best-of-n", "grpo": "GRPO"}
 """In words."""
+
+
+EQUAL_KLS = (0.5, 1.0, 2.0, 3.0, 5.0)
+"""Nats at which ensembles are compared with one proxy: after equal steps of GRPO they are not at an equal KL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class OveroptResult:
         curves: By how they were made, in the order in which they were.
         differences: By ensemble: its gold at the last point less the single proxy's, and the same of the drop, over the
             seeds, as ``(end, drop)``.
+        above_single: By ensemble: at each of :data:`EQUAL_KLS`, its gold less the single proxy's over the seeds; None
+            where a seed did not get so far.
         policies: Of each seed, the policy's figures.
         proxies: Of each seed, the proxies' correlation with the gold within prompts.
         seconds: What each seed took.
@@ -73,6 +79,7 @@ class OveroptResult:
     settings: Mapping[str, Any]
     curves: Mapping[Made, Curve]
     differences: Mapping[Made, tuple[Interval, Interval]]
+    above_single: Mapping[Made, tuple[Interval | None, ...]]
     policies: tuple[Mapping[str, float], ...]
     proxies: tuple[Sequence[Mapping[str, Any]], ...]
     seconds: tuple[int, ...]
@@ -93,18 +100,20 @@ class OveroptResult:
             made: over_seeds(found, "best_of_n" if made.optimiser == "best_of_n" else "rl")
             for made, found in of_seeds.items()
         }
-        differences = {}
+        differences, above_single = {}, {}
         for made, found in of_seeds.items():
             if made.combined != SINGLE:
                 alone = of_seeds[Made(made.optimiser, made.proxy, SINGLE)]
                 both = list(zip(found, alone, strict=True))
                 ends = [own.gold[-1].value - other.gold[-1].value for own, other in both]
                 differences[made] = (t_interval(ends), t_interval([own.drop - other.drop for own, other in both]))
+                above_single[made] = tuple(_above(both, kl) for kl in EQUAL_KLS)
         return cls(
             seeds=tuple(record["seed"] for record in records),
             settings=records[0]["settings"],
             curves=curves,
             differences=differences,
+            above_single=above_single,
             policies=tuple(record["policy"] for record in records),
             proxies=tuple(record["proxies"] for record in records),
             seconds=tuple(record["seconds"] for record in records),
@@ -138,6 +147,10 @@ class OveroptResult:
                     **curve.to_dict(),
                     "end_against_single": _record(self.differences.get(made), 0),
                     "drop_against_single": _record(self.differences.get(made), 1),
+                    "above_single_at_kl": {
+                        f"{kl:g}": None if found is None else found.to_dict()
+                        for kl, found in zip(EQUAL_KLS, self.above_single.get(made, ()), strict=False)
+                    },
                 }
                 for made, curve in self.curves.items()
             ],
@@ -150,13 +163,24 @@ class OveroptResult:
         """The table: a heading, and a row for each curve."""
         return [_HEADING, *(_row(made, curve, self.differences.get(made)) for made, curve in self.curves.items())]
 
+    def equal_kl_rows(self) -> list[tuple[str, ...]]:
+        """Gold of each ensemble above the single proxy's at equal KL: a heading, and a row for each ensemble."""
+        heading = ("optimiser", "combined", *(f"KL {kl:g}" for kl in EQUAL_KLS))
+        return [heading] + [
+            (
+                OPTIMISERS[made.optimiser],
+                made.combined,
+                *(UNKNOWN if found is None else _with_interval(found) for found in differences),
+            )
+            for made, differences in self.above_single.items()
+        ]
+
     def markdown(self) -> str:
-        """The table and the headline, as Markdown."""
-        heading, *rows = self.rows()
-        lines = [f"- {sentence}" for sentence in self.headline]
-        lines += ["", f"| {' | '.join(heading)} |", f"|{'--|' * len(heading)}"]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-        return "\n".join(lines) + "\n"
+        """The headline and the tables, as Markdown."""
+        parts = ["\n".join(f"- {sentence}" for sentence in self.headline), _as_markdown(self.rows())]
+        if self.above_single:
+            parts += ["Gold above the single proxy's, at equal KL (nats):", _as_markdown(self.equal_kl_rows())]
+        return "\n\n".join(parts) + "\n"
 
 
 _HEADING = (
@@ -174,6 +198,18 @@ _HEADING = (
     "fitted alpha, beta",
     "fitted peak KL",
 )
+
+
+def _above(both: Sequence[tuple[SeedCurve, SeedCurve]], kl: float) -> Interval | None:
+    """Gold of the first above the second's at a KL, over the seeds; None where one of them did not get so far."""
+    golds = [(gold_at(own, kl), gold_at(other, kl)) for own, other in both]
+    differences = [own - other for own, other in golds if own is not None and other is not None]
+    return t_interval(differences) if len(differences) == len(both) else None
+
+
+def _as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    heading, *others = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([heading, f"|{'--|' * len(rows[0])}", *others])
 
 
 def _advice(curve: Curve) -> str:
