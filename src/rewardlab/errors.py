@@ -53,6 +53,10 @@ class CompletionOfSeveralTurnsError(DataError):
     """A completion with turns that are not the model's, where every completion token is read."""
 
 
+class LoneSurrogateError(DataError):
+    """A text with half of a UTF-16 pair in it, which no tokenizer reads."""
+
+
 class StepBoundaryError(DataError):
     """A solution whose steps cannot be told apart in its token ids."""
 

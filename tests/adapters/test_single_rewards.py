@@ -68,3 +68,18 @@ def test_the_contracts_reference_is_no_batch(scorer):
     answer = SingleRewards(scorer, transforms=spec).submit(Single("p", "a poem")).result()
     std = scorer.reference_scale.reference.std
     assert answer.reward == pytest.approx(min(max(answer.score / std, -5), 5) / 2, rel=1e-5)
+
+
+def test_a_reward_does_not_depend_on_what_came_with_it(scorer):
+    """Gathered with an item that has a baseline, one that has none fails as it does alone, or has the function's."""
+    with_one, without = Single("p", "a poem", "the sea"), Single("p", "a poem")
+    rewards = SingleRewards(scorer, transforms=["delta"], max_wait_ms=50)
+    good, bad = rewards.submit(with_one), rewards.submit(without)
+    a_poem, the_sea = scorer.score(["p", "p"], ["a poem", "the sea"])
+    assert good.result().reward == pytest.approx(a_poem - the_sea, abs=1e-5)
+    for future in (bad, rewards.submit(without)):
+        with pytest.raises(DataError, match="needs a baseline"):
+            future.result()
+    rewards = SingleRewards(scorer, transforms=["delta"], baseline=lambda _: "the sea", max_wait_ms=50)
+    futures = [rewards.submit(one) for one in (with_one, without)]
+    assert [future.result().reward for future in futures] == pytest.approx([a_poem - the_sea] * 2, abs=1e-5)

@@ -46,6 +46,13 @@ def test_a_completion_that_does_not_fit_leaves_its_neighbours_their_scores(score
     assert [(item.index, item.reason.partition(":")[0]) for item in spoiled.unscored] == [(2, "completion too long")]
 
 
+def test_half_a_utf16_pair_leaves_its_neighbours_their_scores(scorer):
+    found = score_texts(scorer, texts_of(["p"] * 3, ["a poem", "a\ud800b", "the sea"], NOTHING))
+    assert found.scores[[0, 2]] == pytest.approx(scorer.score(["p", "p"], ["a poem", "the sea"]), abs=1e-5)
+    ((index, reason),) = [(one.index, one.reason) for one in found.unscored]
+    assert (index, "lone surrogate" in reason) == (1, True)
+
+
 def test_a_prompt_that_is_too_long_is_cut_and_counted(scorer):
     found = score_texts(scorer, texts_of(["the sea and the wind " * 60] * 2, ["a poem", "short"], NOTHING))
     assert np.isfinite(found.scores).all()

@@ -182,6 +182,13 @@ def test_the_parts_of_a_combined_reward_keep_their_state_too(scorer, make_traine
     assert callback.kept() == {"combined": combined.state_dict(), "combined/model": part.state_dict()}
 
 
+def test_parts_of_parts_keep_their_state(scorer, make_trainer):
+    part = RewardFunction(scorer, transforms="default", name="rm")
+    inner = CombinedReward([RewardPart("rm", part)], name="inner")
+    outer = CombinedReward([RewardPart("inner", inner)], name="outer")
+    assert sorted(keep_reward_state(make_trainer([outer])).kept()) == ["outer", "outer/inner", "outer/inner/rm"]
+
+
 def test_two_functions_of_one_name_cannot_be_kept_apart(scorer, make_trainer):
     functions = [RewardFunction(scorer), RewardFunction(scorer)]
     with pytest.raises(ConfigError, match="two reward functions are called 'rm'"):

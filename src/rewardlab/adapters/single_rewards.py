@@ -99,22 +99,38 @@ class SingleRewards:
         self.submit = self._calls.submit
 
     def _rewards(self, items: Sequence[Single]) -> list[SingleReward | Exception]:
-        with_baseline = any(item.baseline is not None for item in items)
+        """What each is worth, whatever came with it: who has no baseline fails alone, or is given none."""
+        chain = self.rewarder.chain
+        baselines = [self._baseline_of(item) for item in items] if "baselines" in chain.uses else [None] * len(items)
+        asked = [i for i, one in enumerate(baselines) if one is not None or "baselines" not in chain.needs]
+        answers: list[SingleReward | Exception] = [_NO_BASELINE] * len(items)
+        if not asked:
+            return answers
         rewards = self.rewarder.reward(
-            [item.prompt for item in items],
-            [item.completion for item in items],
-            baselines=[item.baseline for item in items] if with_baseline else None,
+            [items[i].prompt for i in asked],
+            [items[i].completion for i in asked],
+            baselines=[baselines[i] for i in asked],
         )
         spread = rewards.scored.disagreements
-        answers: list[SingleReward | Exception] = []
-        for index, score in enumerate(rewards.scored.scores):
+        for index, (place, score) in enumerate(zip(asked, rewards.scored.scores, strict=True)):
             disagreement = None if spread is None else float(spread[index])
             try:
-                answers.append(SingleReward(rewards.reward_or(index, self.unscored), float(score), disagreement))
+                answers[place] = SingleReward(rewards.reward_or(index, self.unscored), float(score), disagreement)
             except DataError as error:  # this item's alone; the state of the transforms has moved by the others
-                answers.append(error)
+                answers[place] = error
         return answers
 
+    def _baseline_of(self, item: Single) -> AnyText | None:
+        """The item's own, else what the function of the prompt gives."""
+        if item.baseline is not None or self.rewarder.baseline is None:
+            return item.baseline
+        return self.rewarder.baseline(item.prompt)
+
+
+_NO_BASELINE = DataError(
+    "the transform delta needs a baseline, and this completion's prompt has none",
+    hint='give each row one, a baseline function, or take {"delta": {"optional": true}}',
+)
 
 _made: dict[str, SingleRewards] = {}
 _making = threading.Lock()

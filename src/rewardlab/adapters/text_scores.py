@@ -15,7 +15,13 @@ import numpy as np
 
 from rewardlab.data.encoding import EncodedGroup, reason_of
 from rewardlab.data.formats import scored_text
-from rewardlab.errors import CompletionOfSeveralTurnsError, CompletionTooLongError, DataError, StepBoundaryError
+from rewardlab.errors import (
+    CompletionOfSeveralTurnsError,
+    CompletionTooLongError,
+    DataError,
+    LoneSurrogateError,
+    StepBoundaryError,
+)
 from rewardlab.rewards.batch import FloatArray
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.types import Message, PromptGroup, Text, text_key
@@ -25,7 +31,12 @@ AnyText = str | Sequence[Message]
 
 _CHUNK = 256  # completions encoded and scored at a time: many forwards, yet few ids in memory
 
-_OF_THE_COMPLETION = (CompletionTooLongError, StepBoundaryError, CompletionOfSeveralTurnsError)
+_OF_THE_COMPLETION = (
+    CompletionTooLongError,
+    StepBoundaryError,
+    CompletionOfSeveralTurnsError,
+    LoneSurrogateError,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -210,9 +211,7 @@ def keep_reward_state(trainer: Any) -> RewardStateCallback:
     _require_rl_trainer(trainer, "reward state")
     functions: dict[str, HasState] = {}
     for name, function in zip(trainer.reward_func_names, trainer.reward_funcs, strict=True):
-        parts = function.parts if isinstance(function, CombinedReward) else ()
-        named = [(name, function), *((f"{name}/{part.name}", part.function) for part in parts)]
-        for full_name, one in named:
+        for full_name, one in _with_parts(name, function):
             if not isinstance(one, HasState) or isinstance(one, torch.nn.Module):
                 continue
             if full_name in functions:
@@ -221,6 +220,13 @@ def keep_reward_state(trainer: Any) -> RewardStateCallback:
     callback = RewardStateCallback(functions)
     _add(trainer, callback)
     return callback
+
+
+def _with_parts(name: str, function: Any) -> Iterator[tuple[str, Any]]:
+    """A reward function, and those that it asks, at any depth."""
+    yield name, function
+    for part in function.parts if isinstance(function, CombinedReward) else ():
+        yield from _with_parts(f"{name}/{part.name}", part.function)
 
 
 def keeps_reward_state(trainer: Any, function: object) -> bool:

@@ -27,6 +27,7 @@ from rewardlab.errors import (
     CompletionOfSeveralTurnsError,
     CompletionTooLongError,
     DataError,
+    LoneSurrogateError,
     StepBoundaryError,
 )
 from rewardlab.types import Message, PromptGroup, ReadOut, Step, Text, conversation
@@ -124,6 +125,7 @@ class Encoder:
                 self._require_one_turn(group)
                 marked = self.marked(group)
                 answered = [self._render(group, conversation(group.prompt, c)) for c in marked.completions]
+                _require_unicode(group, answered)
                 rendered.append((marked, answered + self._without_answer(group)))
             except DataError as error:
                 rendered.append(error)
@@ -300,6 +302,18 @@ def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _require_unicode(group: PromptGroup, texts: Sequence[str]) -> None:
+    """Refuse half of a UTF-16 pair, as an escape in JSON brings it: tokenizers stop at it with a TypeError."""
+    for index, text in enumerate(texts):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise LoneSurrogateError(
+                f"{group.name}: lone surrogate in the conversation of completion {index}: {text[error.start]!a}",
+                hint="decode the text with errors='replace'",
+            ) from None
 
 
 def _num_completion_ids(ids: Sequence[int], bare: Sequence[Sequence[int]]) -> int:
