@@ -185,6 +185,32 @@ def test_what_a_part_logs_has_a_row_for_every_completion():
     assert all(name.startswith("rewards/combined/") for name in metrics)
 
 
+def test_a_part_that_is_not_asked_leaves_no_rows_of_an_earlier_step_in_the_table():
+    """TRL keeps the last rows of every column, as many as completions: one that is not written shows old ones."""
+    table: dict[str, list] = {}
+
+    def log_extra(column: str, rows: list) -> None:
+        table[column] = [*table.get(column, []), *rows][-len(COMPLETIONS) :]
+
+    def model(prompts, completions, log_extra, **columns):
+        log_extra("seen", completions)
+        for completion in completions:  # as it goes: TRL appends
+            log_extra("length", [len(completion)])
+        return [1.0] * len(completions)
+
+    check = given(1, 1, 1, 1)
+    parts = [RewardPart("check", check, weight=0, required=True), RewardPart("m", model)]
+    reward, silent = CombinedReward(parts), CombinedReward(parts)
+    reward(PROMPTS, COMPLETIONS, log_extra=log_extra)
+    assert table == {"seen": COMPLETIONS, "length": [1, 2, 3, 4]}
+    check.table = dict.fromkeys(COMPLETIONS, 0)
+    silent(PROMPTS, COMPLETIONS, log_extra=log_extra)  # it has never been asked: which columns is not known
+    assert table["seen"] == COMPLETIONS
+    reward(PROMPTS, COMPLETIONS)
+    reward(PROMPTS, COMPLETIONS, log_extra=log_extra)
+    assert table == {"seen": [None] * 4, "length": [None] * 4}
+
+
 class Trainer:
     """A trainer in evaluation, as far as reward functions see one."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -74,17 +75,68 @@ def test_only_files_that_the_run_has_noted_are_its_own(tmp_path: Path) -> None:
         Partial(output).require_free(other, overwrite=True)
         with pytest.raises(ConfigError, match=r"other.jsonl exists already"):
             Partial(output).require_free(other)
-        with pytest.raises(ConfigError, match=r"own.jsonl exists already"):
-            Partial(output).require_free(own, restart=True)
         with Partial(output).opened(HEADER, restart=False) as partial:  # what is its own stays so
             assert partial.total("rows") == 1
             with pytest.raises(ConfigError, match=r"other.jsonl exists already"):
                 partial.place([other, output])
             partial.place([own, output])
-    with Partial(output).opened(HEADER, restart=True):
-        pass
-    with pytest.raises(ConfigError, match=r"own.jsonl exists already"):
-        Partial(output).require_free(own)
+
+
+def test_files_of_rows_that_were_thrown_away_may_be_replaced(tmp_path: Path) -> None:
+    """By the run that threw them away, by the one that goes on with it, and to the last moment."""
+    output, own, other = (tmp_path / name for name in ("out.jsonl", "own.jsonl", "other.jsonl"))
+    with Partial(output).opened(HEADER, restart=False) as partial:
+        partial.append([{"id": 0}], COUNTS)
+        partial.place([own, output])
+    for path in (own, output, other):
+        path.write_text("")
+    for restart in (True, True, False):
+        with Partial(output).opened({**HEADER, "model": "b"}, restart=restart) as partial:
+            assert partial.total("rows") == 0
+            partial.require_free(own)
+            with pytest.raises(ConfigError, match=r"other.jsonl exists already"):
+                partial.require_free(other)
+    with Partial(output).opened({**HEADER, "model": "b"}, restart=False) as partial:
+        partial.append([{"id": 1}], COUNTS)
+        partial.place([own, output])
+    with Partial(output).opened({**HEADER, "model": "b"}, restart=False) as partial:
+        assert partial.total("rows") == 1
+        partial.require_free(own)
+
+
+def test_files_in_their_places_stay_the_runs_own_where_its_rows_are_torn(tmp_path: Path) -> None:
+    """A restart that was killed when it had emptied the rows, and not yet the journal."""
+    output = tmp_path / "out.jsonl"
+    with Partial(output).opened(HEADER, restart=False) as partial:
+        partial.append([{"id": 0}], COUNTS)
+        partial.place([output])
+    output.write_text("old")
+    partial.rows_path.write_bytes(b"")
+    with Partial(output).opened(HEADER, restart=False) as partial:
+        assert partial.total("rows") == 0
+        partial.require_free(output)
+    partial.rows_path.unlink()  # the output is not made of this journal's rows: all of them are still to do
+    with Partial(output).opened(HEADER, restart=False) as partial:
+        assert partial.rows_path.exists()
+
+
+def test_a_damaged_journal_is_refused_and_thrown_away(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    write_two_chunks(output)
+    partial = Partial(output)
+    for content in (b"", b"not json\n", b"\xff\n"):
+        partial.journal_path.write_bytes(content)
+        for path in (partial.rows_path, output):
+            path.touch()
+            with pytest.raises(ConfigError, match="damaged"), Partial(output).opened(HEADER, restart=False):
+                pass
+        assert partial.rows_path.stat().st_size
+        with pytest.raises(ConfigError, match=r"out.jsonl exists already"):
+            partial.require_free(output)
+        assert partial.rows_path.exists()
+        output.unlink()
+    with Partial(output).opened(HEADER, restart=True) as restarted:
+        assert restarted.chunks == []
 
 
 def test_rows_of_a_finished_run_are_in_nobodys_way(tmp_path: Path) -> None:
@@ -93,9 +145,29 @@ def test_rows_of_a_finished_run_are_in_nobodys_way(tmp_path: Path) -> None:
     Partial(output).journal_path.unlink()
     with pytest.raises(ConfigError, match="without its journal"), Partial(output).opened(HEADER, restart=False):
         pass
+    rows = Partial(output).rows_path
+    before = rows.read_bytes()
+    other = tmp_path / "other.jsonl"
+    other.write_text("")
+    with pytest.raises(ConfigError, match="exists already"):
+        Partial(output).require_free(other)
+    assert rows.read_bytes() == before  # no output: they may be all there is
     output.write_text("")  # it was killed between the journal and the rows
     with Partial(output).opened(HEADER, restart=False) as partial:
         assert partial.chunks == []
+        with pytest.raises(ConfigError, match="exists already"):
+            Partial(output).require_free(output)
+        assert rows.exists()  # somebody is writing them
+    partial.journal_path.unlink()
+    with open(rows, "wb") as file:
+        file.write(before)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="exists already"):
+            Partial(output).require_free(output)
+        assert rows.exists()
+    with pytest.raises(ConfigError, match="exists already"):
+        Partial(output).require_free(output)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["other.jsonl", "out.jsonl"]
 
 
 def test_files_named_like_what_a_run_keeps_are_refused(tmp_path: Path) -> None:

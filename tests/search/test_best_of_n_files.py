@@ -196,12 +196,8 @@ def test_interrupted_while_scoring_it_goes_on(data: Path, tmp_path: Path, chunks
     assert left(outputs) == []
 
 
-@pytest.mark.parametrize("renames", [0, 1, 2])
-def test_killed_while_the_files_are_put_in_place_nothing_is_scored_again(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
-):
-    whole, outputs = outputs_in(tmp_path / "whole"), outputs_in(tmp_path / "out")
-    run(data, whole)
+def killed_after(renames: int, data: Path, outputs: BestOfNOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All scores of model-a are there, and some of the files."""
     done = 0
 
     def dying(source: Path, target: Path) -> None:
@@ -215,12 +211,39 @@ def test_killed_while_the_files_are_put_in_place_nothing_is_scored_again(
         patched.setattr(best_of_n_files, "replace_safely", dying)
         with pytest.raises(KeyboardInterrupt):
             run(data, outputs)
-    assert not outputs.output.exists()
+    assert [path.exists() for path in outputs.all] == [number < renames for number in range(3)]
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_killed_while_the_files_are_put_in_place_nothing_is_scored_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+):
+    whole, outputs = outputs_in(tmp_path / "whole"), outputs_in(tmp_path / "out")
+    run(data, whole)
+    killed_after(renames, data, outputs, monkeypatch)
     with pytest.raises(ConfigError, match=r"another command.*model-b"):
         run(data, outputs, FakeScorer(fingerprint="model-b"))
     again = FakeScorer()
     result = run(data, outputs, again)
     assert (result.resumed_rows, again.calls) == (11, 0)
+    assert contents(outputs) == contents(whole)
+    assert left(outputs) == []
+
+
+@pytest.mark.parametrize("chunks", [None, 0, 1])
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_restart_may_replace_what_the_killed_run_has_put_in_place(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int, chunks: int | None
+):
+    """Also one that is killed itself, while it scores, and then goes on; without scoring everything to be refused."""
+    whole, outputs = outputs_in(tmp_path / "whole"), outputs_in(tmp_path / "out")
+    run(data, whole, FakeScorer(fingerprint="model-b"))
+    killed_after(renames, data, outputs, monkeypatch)
+    if chunks is not None:
+        with pytest.raises(KeyboardInterrupt):
+            run(data, outputs, FakeScorer(fingerprint="model-b", fail_after=chunks), restart=True)
+    result = run(data, outputs, FakeScorer(fingerprint="model-b"), restart=chunks is None)
+    assert result.resumed_rows == 4 * (chunks or 0)
     assert contents(outputs) == contents(whole)
     assert left(outputs) == []
 
@@ -246,6 +269,7 @@ def test_killed_when_all_is_written_it_only_tidies_up(
         assert (contents(outputs), again.calls, left(outputs)) == (before, 0, [])
     with pytest.raises(ConfigError, match="exists already"):
         run(data, outputs)
+    assert (contents(outputs), left(outputs)) == (before, [])
     assert run(data, outputs, overwrite=True).resumed_rows == 0
     assert left(outputs) == []
 

@@ -138,7 +138,7 @@ def best_of_n(
     if min_gap is not None and pairs is None:
         raise ConfigError("--min-gap is for pairs", hint="name their file, --pairs FILE")
     outputs = BestOfNOutputs(output, selected, pairs)
-    outputs.check(data, split=split, restart=restart, overwrite=overwrite)
+    outputs.check(data, split=split, overwrite=overwrite)
     options = scorer_options(
         device=device,
         dtype=dtype,

@@ -112,7 +112,7 @@ def score(
     from rewardlab.scoring.bulk import check_files, score_file
 
     console = Console(stderr=True)
-    check_files(data, output, split=split, restart=restart, overwrite=overwrite)
+    check_files(data, output, split=split, overwrite=overwrite)
     options = scorer_options(
         device=device,
         dtype=dtype,

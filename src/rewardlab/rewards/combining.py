@@ -147,6 +147,7 @@ class CombinedReward:
                 )
         self.chains = {part.name: _chain_of(part) for part in self.parts}
         _require_separate(self.chains)
+        self._logged: dict[str, set[str]] = {part.name: set() for part in parts}  # part -> the columns it has written
         self.total_weight = sum(abs(part.weight) for part in parts)
         self.failure_reward = -_FAILURE_IN_STDS * self.total_weight if failure_reward is None else failure_reward
         if not math.isfinite(self.failure_reward):
@@ -189,7 +190,7 @@ class CombinedReward:
         failed = np.zeros(count, dtype=bool)
         offences: list[Offence] = []
         for part in self.parts:
-            value = _ask(part, prompts, completions, columns, np.flatnonzero(left))
+            value = _ask(part, prompts, completions, columns, np.flatnonzero(left), self._logged[part.name])
             values[part.name] = value
             statistics |= _described(part.name, value[left])
             offences += [
@@ -286,11 +287,16 @@ def _ask(
     completions: Sequence[Any],
     columns: Mapping[str, Any],
     which: NDArray[np.intp],
+    logged: set[str],
 ) -> FloatArray:
-    """A part's values, NaN where it gave none or was not asked."""
+    """A part's values, NaN where it gave none or was not asked; ``logged`` are the columns it writes, seen so far."""
     count = len(completions)
     value = np.full(count, np.nan)
+    log_extra = columns.get("log_extra")
     if not len(which):
+        if log_extra is not None:
+            for column in sorted(logged):  # else TRL's table has an earlier step's rows beside this step's completions
+                log_extra(column, [None] * count)
         return value
 
     def cut(column: Any) -> Any:
@@ -298,8 +304,8 @@ def _ask(
         return [column[index] for index in which] if per_completion else column
 
     given = {name: cut(column) for name, column in columns.items()}
-    if given.get("log_extra") is not None and len(which) < count:
-        given["log_extra"] = _widened(given["log_extra"], which, count)
+    if log_extra is not None:
+        given["log_extra"] = _widened(log_extra, which, count, logged)
     answer = part.function(prompts=cut(list(prompts)), completions=cut(list(completions)), **given)
     try:
         numbers = [_number(entry) for entry in answer]
@@ -320,14 +326,18 @@ def _number(entry: Any) -> float:
     return math.nan if entry is None else float(entry)
 
 
-def _widened(log_extra: Callable[[str, list[Any]], None], which: NDArray[np.intp], count: int) -> Any:
-    """``log_extra`` for a part that sees some completions: the table it writes has a row for each of them."""
+def _widened(
+    log_extra: Callable[[str, list[Any]], None], which: NDArray[np.intp], count: int, logged: set[str]
+) -> Callable[[str, list[Any]], None]:
+    """``log_extra`` for a part that sees some completions: the table it writes has a row for each of all."""
 
-    def log(column: str, entries: Sequence[Any]) -> None:
-        row: list[Any] = [None] * count
-        for index, entry in zip(which, entries, strict=True):
-            row[index] = entry
-        log_extra(column, row)
+    def log(column: str, entries: list[Any]) -> None:
+        logged.add(column)
+        if len(which) < count:
+            seen, entries = entries, [None] * count
+            for index, entry in zip(which, seen, strict=True):
+                entries[index] = entry
+        log_extra(column, entries)
 
     return log
 

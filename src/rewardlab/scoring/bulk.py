@@ -81,7 +81,6 @@ def check_files(
     output: str | Path,
     *,
     split: str | None = None,
-    restart: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Refuse at once, before a model is loaded, what cannot be read or must not be written; as :func:`score_file`.
@@ -102,7 +101,7 @@ def check_files(
         if not is_hub_id(source):
             iter_rows(source, split=split)
     require_apart([Path(source) for source in sources], [path])
-    Partial(path).require_free(path, restart=restart, overwrite=overwrite)
+    Partial(path).require_free(path, overwrite=overwrite)
     return path
 
 
@@ -174,7 +173,7 @@ def score_file(
     with scored_rows(
         scorer,
         sources,
-        check_files(sources, output, split=split, restart=restart, overwrite=overwrite),
+        check_files(sources, output, split=split, overwrite=overwrite),
         format=format,
         split=split,
         strict=strict,

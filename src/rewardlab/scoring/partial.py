@@ -13,7 +13,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,13 +22,15 @@ from rewardlab.errors import ConfigError
 INTERNAL = (".partial", ".partial.journal", ".partial.journal.new", ".partial.new", ".quarantine.jsonl")
 """Endings of the files that a run keeps beside an output; :func:`beside` is the one that becomes the output."""
 
+_THROWN_AWAY = "of_rows_thrown_away"
+
 
 class Partial:
     """``OUT.partial``, the lines of the finished chunks, and its journal.
 
     The journal's first line is the header; each further line is one chunk: its rows, bytes, checksum and counts. A
-    chunk enters the journal only when its lines are safe on disk. Lines after the last chunk name the files that were
-    about to be put in their places.
+    chunk enters the journal only when its lines are safe on disk. Further lines name files that were about to be put in
+    their places; those of rows that have been thrown away are marked so, for the files may be there still.
     """
 
     def __init__(self, output: Path) -> None:
@@ -38,16 +40,18 @@ class Partial:
         self.chunks: list[dict[str, Any]] = []
         self._placing: list[dict[str, Any]] = []
 
-    def require_free(self, path: Path, *, restart: bool = False, overwrite: bool = False) -> None:
+    def require_free(self, path: Path, *, overwrite: bool = False) -> None:
         """Refuse a file that is there, unless it may be overwritten or an interrupted run has put it there.
+
+        Before it refuses, what a finished run has left behind is removed: no later run will come to do so.
 
         Raises:
             ConfigError: It is there.
         """
         if overwrite or not path.exists():
             return
-        placing = [] if restart else self._read_journal()[2]
-        if not any(self._name(path) in line["placing"] for line in placing):
+        if not any(self._name(path) in line["placing"] for line in self._read_journal()[2]):
+            self._remove_finished_rows()
             raise ConfigError(f"the output {path} exists already", hint="give another output, or --overwrite")
 
     def place(self, paths: Sequence[Path], *, overwrite: bool = False) -> None:
@@ -76,14 +80,17 @@ class Partial:
         """Take up what an earlier run of the same command left; alone, for as long as the context lasts."""
         if not restart and self.output.exists() and not self.rows_path.exists():
             found, chunks, placing = self._read_journal()
-            if found == header and placing:  # killed when the rows had become the output: only the journal is left
+            # Killed when the rows had become the output: only the journal is left.
+            if found == header and placing and _THROWN_AWAY not in placing[-1]:
                 self.chunks = chunks
                 yield self
                 return
         self.output.parent.mkdir(parents=True, exist_ok=True)
         with open(self.rows_path, "ab") as self._rows:
             _lock(self.rows_path, self._rows.fileno())
-            if not restart:
+            if restart:
+                self._placing = _of_thrown_away(self._read_journal()[2])
+            else:
                 self._take_up(header)
             self._rows.truncate(self.total("bytes"))
             beside = self.journal_path.with_name(self.journal_path.name + ".new")
@@ -106,8 +113,12 @@ class Partial:
         found, chunks, placing = self._read_journal()
         if found is None:
             # Beside an output they are what a run left that was killed when all was done.
-            if self.rows_path.stat().st_size and not self.output.exists():
-                raise ConfigError(f"{self.rows_path} is there without its journal", hint=f"move it, {throw_away}")
+            done = self.output.exists() and not self.journal_path.exists()
+            if self.rows_path.stat().st_size and not done:
+                raise ConfigError(
+                    f"{self.rows_path} is there without its journal, or with one that is damaged",
+                    hint=f"move it, {throw_away}",
+                )
             return
         differences = [
             f"{key} was {found.get(key)!r}, is now {header.get(key)!r}"
@@ -123,17 +134,31 @@ class Partial:
             for chunk in chunks:
                 data = rows.read(chunk["bytes"])
                 if len(data) < chunk["bytes"] or zlib.crc32(data) != chunk["crc32"]:
+                    self._placing = _of_thrown_away(placing)
                     return
                 self.chunks.append(chunk)
         self._placing = placing
 
+    def _remove_finished_rows(self) -> None:
+        """Remove the rows of a run that was killed when the output was in its place and the journal was gone."""
+        if not self.output.exists() or self.journal_path.exists():
+            return
+        with suppress(OSError, ConfigError), open(self.rows_path, "rb") as rows:  # mostly there are none
+            _lock(self.rows_path, rows.fileno())
+            if not self.journal_path.exists():  # else another process has just begun
+                self.rows_path.unlink()
+
     def _read_journal(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]], list[dict[str, Any]]]:
-        """Header, chunks, and the lines of files that were put in their places; a torn last line is left out."""
-        if not self.journal_path.exists():
+        """Header, chunks, and the lines of files that were put in their places; a torn last line is left out.
+
+        Nothing of a journal that is not there or cannot be read: ``--restart`` must come past a damaged one.
+        """
+        try:
+            header, *lines = map(json.loads, self.journal_path.read_bytes().split(b"\n")[:-1])
+        except (FileNotFoundError, ValueError):
             return None, [], []
-        header, *lines = map(json.loads, self.journal_path.read_bytes().split(b"\n")[:-1])
         placing = [line for line in lines if "placing" in line]
-        return header, lines[: len(lines) - len(placing)], placing
+        return header, [line for line in lines if "placing" not in line], placing
 
     def _name(self, path: Path) -> str:
         """A file's name as the journal has it: from the folder of the output, so that the folder can be moved."""
@@ -158,6 +183,12 @@ def require_apart(paths: Sequence[Path], outputs: Sequence[Path]) -> None:
                 f"{path} is a name for what a run keeps beside its output {output}",
                 hint="give one of them another name",
             )
+
+
+def _of_thrown_away(placing: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a journal says of files in their places, once the rows that they were made of are thrown away."""
+    names = sorted({name for line in placing for name in line["placing"]})
+    return [{"placing": names, _THROWN_AWAY: True}] if names else []
 
 
 def _append(file: IO[bytes], content: bytes) -> None:

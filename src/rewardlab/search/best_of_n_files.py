@@ -53,9 +53,7 @@ class BestOfNOutputs:
         """Where rows go that cannot be read."""
         return self.output.with_name(self.output.name + ".quarantine.jsonl")
 
-    def check(
-        self, sources: Sequence[str | Path], *, split: str | None = None, restart: bool = False, overwrite: bool = False
-    ) -> None:
+    def check(self, sources: Sequence[str | Path], *, split: str | None = None, overwrite: bool = False) -> None:
         """Refuse at once, before a model is loaded, what cannot be read or must not be written.
 
         Raises:
@@ -70,7 +68,7 @@ class BestOfNOutputs:
             # Files that an interrupted run has put in their places may be there. Whether it was this command's, and may
             # be gone on with, is seen when the model is there.
             check_files(sources, path, split=split, overwrite=True)
-            Partial(self.output).require_free(path, restart=restart, overwrite=overwrite)
+            Partial(self.output).require_free(path, overwrite=overwrite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,7 @@ def best_of_n_file(
         RewardLabError: A file cannot be written.
     """
     start = time.monotonic()
-    outputs.check(sources, split=split, restart=restart, overwrite=overwrite)
+    outputs.check(sources, split=split, overwrite=overwrite)
     with scored_rows(
         scorer,
         sources,
