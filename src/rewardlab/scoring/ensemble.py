@@ -27,7 +27,6 @@ from rewardlab.calibration.scale import ScoreScale
 from rewardlab.data.encoding import EncodedGroup
 from rewardlab.errors import CheckpointError, ConfigError, RewardLabError
 from rewardlab.modeling.contract import Contract
-from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.ensemble_heads import head_scores, load_heads, require_heads_hold, use_heads
 from rewardlab.scoring.combining_scores import combine, disagreement, require_combinable
 from rewardlab.scoring.common_scale import chosen_scale
@@ -129,7 +128,6 @@ class EnsembleScorer(Scorer):
         on: str = "auto",
         *,
         verify: bool = True,
-        tokens_per_batch: int | None = None,
         **options: Any,
     ) -> EnsembleScorer:
         """Load one checkpoint that was trained with several heads; its trunk is computed once for all of them.
@@ -141,14 +139,13 @@ class EnsembleScorer(Scorer):
             weights: As for the class.
             on: As for the class.
             verify: As for ``Scorer.from_pretrained``; each head must also give its own stored scores.
-            tokens_per_batch: As there.
             **options: The others of there.
 
         Raises:
             ConfigError: The checkpoint has one head; as for the class; or an option cannot be used.
             CheckpointError: The model or its heads cannot be trusted to give scores.
         """
-        scorer = Scorer.from_pretrained(path, verify=verify, tokens_per_batch=tokens_per_batch, **options)
+        scorer = Scorer.from_pretrained(path, verify=verify, **options)
         heads = load_heads(scorer.loaded.folder, scorer.contract)
         if heads is None or scorer.contract is None:
             raise ConfigError(
@@ -163,7 +160,7 @@ class EnsembleScorer(Scorer):
         ensemble.members = tuple(f"{path} head {number}" for number in range(len(heads)))
         ensemble._combine_by(how, k, weights)
         scales = [record.scale for record in scorer.contract.heads]
-        ensemble._fill([_Trunk(scorer, tokens_per_batch)], scales, on)
+        ensemble._fill([_Trunk(scorer)], scales, on)
         return ensemble
 
     def _combine_by(self, how: str, k: float, weights: Sequence[float] | None) -> None:
@@ -353,13 +350,12 @@ class _Model:
 class _Trunk:
     """The members that are heads of one trunk."""
 
-    def __init__(self, scorer: Scorer, tokens_per_batch: int | None) -> None:
+    def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
-        self._engine = Engine(scorer.loaded.model, scorer.layout.layout, tokens_per_batch)
 
     def scores(self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None) -> Tensor:
         sequences = [sequence for item in encoded for sequence in item.sequences]
-        return head_scores(self._engine, sequences, on_progress).double()
+        return head_scores(self.scorer._engine, sequences, on_progress).double()
 
 
 def _table(of_group: Sequence[Tensor]) -> Any:
