@@ -96,6 +96,23 @@ def test_oldest_whole_turns_go_first(encode) -> None:
     assert "user 1 says" in text
 
 
+def test_a_conversation_of_thousands_of_turns_is_rendered_a_few_times(encode, monkeypatch) -> None:
+    """Twelve halvings of 3,000 turns, and once for the whole: dropping them one by one took minutes."""
+    turns = [{"role": ("user", "assistant")[i % 2], "content": f"{i}"} for i in range(3001)]
+    render, calls = encode.tokenizer.apply_chat_template, []
+
+    def counted(messages, **options):
+        calls.append(len(messages))
+        return render(messages, **options)
+
+    monkeypatch.setattr(encode.tokenizer, "apply_chat_template", counted)
+    ids = encode(PromptGroup(turns, ["yes"]), 100).sequences[0]
+    assert len(calls) <= 14
+    kept = encode.tokenizer.decode(ids).count("<|user|>")
+    one_more = PromptGroup(turns[-(2 * kept + 1) :], ["yes"])
+    assert len(ids) <= 100 < len(encode(one_more).sequences[0])
+
+
 def test_then_the_oldest_tokens_of_the_last_turn(encode) -> None:
     last = PromptGroup([LONG.prompt[0], LONG.prompt[-1]], LONG.completions[:1])
     limit = encode(last).lengths[0] - 4

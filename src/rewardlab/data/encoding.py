@@ -246,11 +246,20 @@ class Encoder:
         prompt, completion = whole[:num_prompt], whole[num_prompt:]
         num_system = 1 if prompt and prompt[0].get("role") in ("system", "developer") else 0
         system, turns = prompt[:num_system], prompt[num_system:]
-        while len(ids) > self.max_length and len(turns) > 1:
-            turns = _without_oldest_turn(turns)
-            ids = tokenize(self.tokenizer, self._render(group, system + turns + completion))
-        if len(ids) <= self.max_length:
-            return ids
+        # The fewest oldest turns whose loss makes it fit, by bisection: one by one, thousands of turns take minutes.
+        starts = _later_starts(turns)
+        low, high = 0, len(starts)
+        while low < high:
+            middle = (low + high) // 2
+            shorter = tokenize(self.tokenizer, self._render(group, system + turns[starts[middle] :] + completion))
+            if len(shorter) <= self.max_length:
+                fitting, high = shorter, middle
+            else:
+                low = middle + 1
+        if low < len(starts):
+            return fitting
+        if starts:
+            turns, ids = turns[starts[-1] :], shorter
         # One prompt turn is left. What differs from the same conversation with that turn emptied is its content.
         cut = len(ids) - self.max_length
         if turns:
@@ -328,11 +337,11 @@ def _with_content(completion: Text, content: str) -> Text:
     return (*completion[:-1], {**completion[-1], "content": content})
 
 
-def _without_oldest_turn(turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Drop the oldest turn, and what answered it: most templates want a conversation to start with the user."""
-    rest = turns[1:]
-    starts = [i for i, message in enumerate(rest) if message.get("role") == "user"]
-    return rest[starts[0] :] if starts else rest[-1:]
+def _later_starts(turns: tuple[Message, ...]) -> list[int]:
+    """Where a prompt can start later: at each further turn of the user's, as most templates want, and at the last."""
+    starts = [i for i, message in enumerate(turns) if i and message.get("role") == "user"]
+    last = len(turns) - 1
+    return starts if last < 1 or starts[-1:] == [last] else [*starts, last]
 
 
 def _chunks(groups: Sequence[PromptGroup]) -> Iterable[Sequence[PromptGroup]]:
