@@ -362,3 +362,18 @@ def test_heads_that_do_not_give_their_scores_are_refused(with_heads: Path, tmp_p
     replace(contract, heads=[first, *contract.heads[1:]]).save(folder)
     with pytest.raises(ContractError, match="the heads do not give the scores"):
         EnsembleScorer.of_heads(folder)
+
+
+def test_what_is_computed_for_a_score(members: list[Scorer], stranger: Path, with_heads: Path) -> None:
+    """Members of two tokenizers: each reads its own ids; heads of one trunk are one model."""
+    other = Scorer.from_pretrained(stranger)
+    ensemble = EnsembleScorer([*members, other], on="raw")
+    assert ensemble.checkpoints == tuple(member.loaded for member in [*members, other])
+    assert ensemble.tokens_per_batch == other.tokens_per_batch == 4096
+    encoded = ensemble.encoder.encode(GROUPS[0])
+    own, theirs = (sum(each.encode(GROUPS[0]).lengths) for each in (members[0].encoder, other.encoder))
+    assert own != theirs
+    assert ensemble.num_tokens(encoded) == 3 * own + theirs
+    heads = EnsembleScorer.of_heads(with_heads)
+    assert heads.checkpoints == (heads.loaded,)
+    assert heads.num_tokens(heads.encoder.encode(GROUPS[0])) == own

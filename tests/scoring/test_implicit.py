@@ -302,3 +302,12 @@ def test_a_token_with_nothing_before_it_has_no_probability(models: tuple[Path, P
     with pytest.raises(DataError, match="completion 0 is one token with nothing before it"):
         scorer.score([""], [""])
     assert len(scorer.score([""], ["x"])) == 1
+
+
+def test_what_is_computed_for_a_score(models: tuple[Path, Path], scorer: ImplicitRewardScorer) -> None:
+    assert scorer.checkpoints == (scorer.policy, scorer.reference)
+    encoded = scorer.encoder.encode(PromptGroup("Hi", ["a", "b c"]))
+    assert scorer.num_tokens(encoded) == 2 * sum(encoded.lengths)
+    alone = ImplicitRewardScorer.from_pretrained(models[0], tokens_per_batch=100)
+    assert (alone.checkpoints, alone.tokens_per_batch) == ((alone.policy,), 100)
+    assert alone.num_tokens(encoded) == sum(encoded.lengths)

@@ -156,3 +156,11 @@ def test_settings_are_what_decides_the_scores_beside_the_checkpoint(scorer: Scor
     other = Scorer.from_pretrained(reward_model, max_length=64, engine="padded", dtype="bfloat16", scale="z")
     differing = {name for name in scorer.settings if scorer.settings[name] != other.settings[name]}
     assert differing == {"max_length", "layout", "dtype", "scale"}
+
+
+def test_what_is_computed_for_a_score(scorer: Scorer, reward_model: Path) -> None:
+    assert scorer.checkpoints == (scorer.loaded,)
+    assert scorer.tokens_per_batch == 4096
+    assert Scorer.from_pretrained(reward_model, tokens_per_batch=100).tokens_per_batch == 100
+    encoded = scorer.encoder.encode(PromptGroup("Hi", ["a", "b c"]))
+    assert scorer.num_tokens(encoded) == sum(map(len, encoded.sequences))

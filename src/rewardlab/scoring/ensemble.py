@@ -28,6 +28,7 @@ from rewardlab.data.encoding import EncodedGroup
 from rewardlab.errors import CheckpointError, ConfigError, RewardLabError
 from rewardlab.modeling.contract import Contract
 from rewardlab.modeling.ensemble_heads import head_scores, load_heads, require_heads_hold, use_heads
+from rewardlab.modeling.loading import RewardModel
 from rewardlab.scoring.combining_scores import combine, disagreement, require_combinable
 from rewardlab.scoring.common_scale import chosen_scale
 from rewardlab.scoring.ensemble_encoding import EncodedForMembers, EnsembleEncoder, same_ids
@@ -202,6 +203,24 @@ class EnsembleScorer(Scorer):
         """The contract of each checkpoint among the members that has one, by its folder."""
         loaded = [source.scorer.loaded for source in self._sources]
         return {str(model.folder): model.contract for model in loaded if model.contract is not None}
+
+    @property
+    def checkpoints(self) -> tuple[RewardModel, ...]:
+        """The members' models, in their order; one where the members are heads of one trunk."""
+        return tuple(model for source in self._sources for model in source.scorer.checkpoints)
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Most tokens in one forward of any member."""
+        return max(source.scorer.tokens_per_batch for source in self._sources)
+
+    def num_tokens(self, encoded: EncodedGroup) -> int:
+        """Tokens that the members' models together are given for a group, each sequence counted whole."""
+        by_encoder = cast(EncodedForMembers, encoded).by_encoder
+        return sum(
+            source.scorer.num_tokens(by_encoder[number])
+            for source, number in zip(self._sources, self._encoder_of, strict=True)
+        )
 
     @property
     def fingerprint(self) -> str:

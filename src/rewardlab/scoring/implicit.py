@@ -184,6 +184,16 @@ class ImplicitRewardScorer(Scorer):
         )
 
     @property
+    def checkpoints(self) -> tuple[RewardModel, ...]:
+        """The policy, and the reference where there is one."""
+        return (self.policy,) if self.reference is None else (self.policy, self.reference)
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Most tokens in one forward."""
+        return self._engines[0].planner.tokens_per_batch
+
+    @property
     def fingerprint(self) -> str:
         """Equal where both checkpoints, beta and the normalisation are."""
         reference = None if self.reference is None else self.reference.fingerprint

@@ -138,6 +138,24 @@ class Scorer:
         return self.loaded.contract
 
     @property
+    def checkpoints(self) -> tuple[RewardModel, ...]:
+        """Every model that is computed for a score: one here; an ensemble's members, a policy and its reference."""
+        return (self.loaded,)
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Most tokens in one forward."""
+        return self._engine.planner.tokens_per_batch
+
+    def num_tokens(self, encoded: EncodedGroup) -> int:
+        """Tokens that all models together are given for a group, each sequence counted whole.
+
+        Args:
+            encoded: A group encoded by this scorer's ``encoder``.
+        """
+        return len(self.checkpoints) * sum(encoded.lengths)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Whatever decides the scores beside the checkpoint, as JSON: a file begun under others is not gone on with."""
         return {
