@@ -1,0 +1,91 @@
+"""The server's settings: what ``rewardlab serve`` lets one choose, with the defaults and what each guards against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rewardlab.errors import ConfigError
+from rewardlab.types import Scale
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What the server is told beside its model.
+
+    Attributes:
+        host: Address to listen on; loopback unless told.
+        port: Port; 0 takes a free one.
+        api_key: With it every route but ``/health`` needs it. Without it, and on other than loopback, the routes that
+            change the server (``/sleep``, ``/wake_up``, ``/reload``) are closed.
+        scale: What the dialects' numbers are given in; ``/v1/rewards`` gives every scale always.
+        max_wait_ms: How long the first of a batch waits for others while the worker is idle.
+        deadline_s: How long a request may wait and be computed before it is answered 503.
+        queue_items: Most items that wait; beyond it 503 at once.
+        max_items: Most items in one request.
+        max_chars: Most characters in one item.
+        max_body_bytes: Largest body.
+        max_json_depth: Deepest nesting of a body.
+        max_headers: Most headers of a request.
+        max_header_bytes: Most bytes of all its headers and of its target together.
+        header_timeout_s: How long a connection may take to send a request's head.
+        body_timeout_s: How long it may take to send its body.
+        max_connections: Most connections at a time; beyond it 503.
+        stall_s: A worker from which nothing is heard for so long while it computes is killed and started again.
+        load_s: How long loading a model may take.
+        drain_s: How long accepted requests may take to finish after SIGTERM.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    scale: Scale = "raw"
+    max_wait_ms: float = 5.0
+    deadline_s: float = 60.0
+    queue_items: int = 4096
+    max_items: int = 1024
+    max_chars: int = 131_072
+    max_body_bytes: int = 8 * 2**20
+    max_json_depth: int = 32
+    max_headers: int = 64
+    max_header_bytes: int = 16 * 2**10
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    max_connections: int = 4096
+    stall_s: float = 60.0
+    load_s: float = 1800.0
+    drain_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no server could work with."""
+        if self.api_key is not None and not (self.api_key and self.api_key.isascii() and self.api_key.isprintable()):
+            raise ConfigError("the API key must be printable ASCII, and not empty", hint="it travels in a header")
+        if not 0 <= self.port < 65536:
+            raise ConfigError(f"port {self.port}: expected 0 to 65535")
+        for name in ("max_wait_ms",):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in (
+            "deadline_s",
+            "queue_items",
+            "max_items",
+            "max_chars",
+            "max_body_bytes",
+            "max_json_depth",
+            "max_headers",
+            "max_header_bytes",
+            "header_timeout_s",
+            "body_timeout_s",
+            "max_connections",
+            "stall_s",
+            "load_s",
+            "drain_s",
+        ):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether strangers cannot reach it: it listens on loopback, or asks for a key."""
+        return self.api_key is not None or self.host in LOOPBACK
