@@ -1,0 +1,229 @@
+"""The queue: nothing lost, nothing twice, the oldest first, equal prompts together, and never over the budget."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewardlab.serving.batch_queue import PREFIX_CHARS, TOKENS_PER_BYTE, BatchQueue, Entry, Job
+from rewardlab.serving.items import Continued, Conversation, Ids, Item, ItemScore, Rendered
+
+FAR = 1e9
+
+
+def job_of(*items: Item, deadline: float = FAR, since: float = 0.0) -> Job:
+    return Job(items, deadline=deadline, since=since)
+
+
+def talk(prompt: str, completion: str = "yes") -> Conversation:
+    return Conversation(prompt, completion)
+
+
+def put(queue: BatchQueue, *jobs: Job) -> tuple[Job, ...]:
+    for job in jobs:
+        queue.put(job)
+    return jobs
+
+
+def names(entries: list[Entry]) -> list[tuple[object, int]]:
+    return [(entry.item, entry.index) for entry in entries]
+
+
+items = st.one_of(
+    st.builds(Conversation, st.sampled_from(["", "a", "b" * 50, "é" * 30]), st.text(max_size=40)),
+    st.builds(Rendered, st.text(max_size=60)),
+    st.builds(Continued, st.sampled_from(["a", "b" * 600]), st.text(max_size=40)),
+    st.builds(Ids, st.lists(st.integers(0, 3), min_size=1, max_size=100).map(tuple)),
+)
+jobs = st.lists(st.lists(items, min_size=1, max_size=6), min_size=1, max_size=12)
+
+
+@settings(max_examples=50)
+@given(jobs, st.integers(1, 120))
+def test_every_item_goes_once_and_every_batch_has_the_oldest_and_keeps_the_budget(requests, budget):
+    queue = BatchQueue(10_000)
+    waiting = [(number, index) for number, request in enumerate(requests) for index in range(len(request))]
+    number_of = {job: number for number, job in enumerate(put(queue, *(job_of(*request) for request in requests)))}
+    while waiting:
+        assert len(queue) == len(waiting)
+        entries, tokens = queue.next_batch(budget, now=0.0)
+        batch = [(number_of[entry.job], entry.index) for entry in entries]
+        assert waiting[0] in batch
+        assert len(batch) == 1 or tokens <= budget
+        # Prompts are in the order in which their oldest came, and so are the items of one.
+        firsts = list(dict.fromkeys(entry._key for entry in entries))
+        oldest_first = list(
+            dict.fromkeys(
+                entry._key for place in waiting for entry in entries if (number_of[entry.job], entry.index) == place
+            )
+        )
+        assert firsts == oldest_first
+        for key in firsts:
+            own = [place for place, entry in zip(batch, entries, strict=True) if entry._key == key]
+            assert own == sorted(own)
+        for place in batch:
+            waiting.remove(place)  # raises where an item went twice
+    assert queue.next_batch(budget, now=0.0) == ([], 0)
+    assert (len(queue), queue.tokens, queue._groups) == (0, 0, {})
+
+
+@settings(max_examples=50)
+@given(jobs, st.data())
+def test_what_is_taken_back_leaves_no_trace(requests, data):
+    queue = BatchQueue(10_000)
+    kept = []
+    for request in requests:
+        (job,) = put(queue, job_of(*request))
+        if data.draw(st.booleans()):
+            queue.remove(job)
+        else:
+            kept.append(job)
+    only_kept = BatchQueue(10_000)
+    put(only_kept, *(job_of(*job.items) for job in kept))
+    assert (len(queue), queue.tokens) == (len(only_kept), only_kept.tokens)
+    assert names(queue.next_batch(10**9, 0.0)[0]) == names(only_kept.next_batch(10**9, 0.0)[0])
+
+
+def test_equal_prompts_are_pulled_forward_and_counted_once():
+    """300 bytes of prompt are 90 tokens, 10 bytes of completion 3: 96 for two, 186 were it counted twice."""
+    queue = BatchQueue(100)
+    first, other, third = put(
+        queue, job_of(talk("p" * 300, "a" * 10)), job_of(talk("q" * 300, "b" * 10)), job_of(talk("p" * 300, "c" * 10))
+    )
+    assert queue.tokens == 90 + 3 + 3 + 90 + 3
+    entries, tokens = queue.next_batch(100, now=0.0)
+    assert [entry.job for entry in entries] == [first, third]
+    assert tokens == 96
+    assert [entry.job for entry in queue.next_batch(100, now=0.0)[0]] == [other]
+
+
+def test_text_and_messages_that_render_alike_are_one_prompt():
+    queue = BatchQueue(100)
+    put(
+        queue,
+        job_of(talk("hello")),
+        job_of(talk("other")),
+        job_of(Conversation(({"role": "user", "content": "hello"},), "no")),
+    )
+    assert len({entry._key for entry in queue.next_batch(1000, now=0.0)[0][:2]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "alike"),
+    [
+        (Rendered("x" * PREFIX_CHARS + "a"), Rendered("x" * PREFIX_CHARS + "b"), True),
+        (Rendered("a" + "x" * PREFIX_CHARS), Rendered("b" + "x" * PREFIX_CHARS), False),
+        (Continued("x" * PREFIX_CHARS, "a"), Rendered("x" * PREFIX_CHARS + "b"), True),
+        (Ids((7,) * 64 + (1,)), Ids((7,) * 64 + (2,)), True),
+        (Ids((1,) + (7,) * 64), Ids((2,) + (7,) * 64), False),
+        (Conversation("x", "a"), Rendered("x"), False),
+    ],
+)
+def test_what_begins_alike_shares_its_beginning(one, two, alike):
+    queue = BatchQueue(10)
+    put(queue, job_of(one), job_of(two))
+    assert (len({entry._key for entry in queue.next_batch(10**6, now=0.0)[0]}) == 1) is alike
+
+
+def test_a_stream_of_one_prompt_does_not_starve_another():
+    queue = BatchQueue(10_000)
+    put(queue, *(job_of(talk("p" * 30)) for _ in range(20)))
+    (other,) = put(queue, job_of(talk("q" * 30)))
+    batches = 0
+    while other in {entry.job for entry in queue._order.values()}:
+        queue.next_batch(10, now=0.0)
+        batches += 1
+        put(queue, job_of(talk("p" * 30)))
+    assert batches <= 21
+
+
+def test_a_request_over_the_budget_is_divided_and_done_when_all_of_it_is():
+    queue = BatchQueue(10)
+    (job,) = put(queue, job_of(*(Ids((number,) * 70) for number in range(3))))
+    sizes, done = [], []
+    while entries := queue.next_batch(150, now=0.0)[0]:
+        sizes.append(len(entries))
+        done += [entry.settle(ItemScore(float(entry.index), 70)) for entry in entries]
+    assert sizes == [2, 1]
+    assert done == [False, False, True]
+    assert [result.score for result in job.answered()] == [0.0, 1.0, 2.0]
+
+
+def test_what_nobody_waits_for_any_more_is_never_taken():
+    queue = BatchQueue(10)
+    late, alive, late_too = put(
+        queue, job_of(talk("p"), talk("q"), deadline=1.0), job_of(talk("p")), job_of(talk("p"), deadline=2.0)
+    )
+    assert [entry.job for entry in queue.next_batch(1000, now=2.0)[0]] == [alive]
+    assert len(queue) == 0
+    assert not queue.is_waiting(late)
+    assert not queue.is_waiting(late_too)
+
+
+def test_a_job_begun_anew_forgets_what_it_had_and_goes_first():
+    queue = BatchQueue(10)
+    job, other = put(queue, job_of(Ids((1,) * 70), Ids((2,) * 70)), job_of(Ids((2,) * 70)))
+    (sent,) = queue.next_batch(70, now=0.0)[0]
+    job.begun_with = "old"
+    queue.begin_anew(job)
+    assert job.begun_with is None
+    assert not sent.is_awaited
+    assert not sent.settle(ItemScore(-1.0, 70))
+    assert job.results == [None, None]
+    assert [(entry.job, entry.index) for entry in queue.next_batch(140, now=0.0)[0]] == [(job, 0), (job, 1)]
+    assert [entry.job for entry in queue.next_batch(140, now=0.0)[0]] == [other]
+
+
+def test_the_queue_is_bounded_in_items():
+    queue = BatchQueue(3)
+    (job,) = put(queue, job_of(talk("a"), talk("b")))
+    assert queue.has_room(1)
+    assert not queue.has_room(2)
+    with pytest.raises(ValueError, match="2 of 3 places are taken"):
+        queue.put(job_of(talk("c"), talk("d")))
+    queue.remove(job)
+    assert queue.has_room(3)
+
+
+def test_the_ratio_is_learned_from_what_the_texts_really_had():
+    queue = BatchQueue(10)
+    assert queue.tokens_per_byte == pytest.approx(TOKENS_PER_BYTE)
+    for _ in range(60):
+        queue.learn(num_bytes=10_000, num_tokens=5_000)
+    assert queue.tokens_per_byte == pytest.approx(0.5, abs=1e-3)
+    queue.learn(num_bytes=0, num_tokens=0)
+    put(queue, job_of(talk("p" * 100, "c" * 100)))
+    assert queue.tokens == pytest.approx(100, abs=2)
+
+
+def test_a_lone_surrogate_waits_like_any_text():
+    """The worker refuses it in words; the queue only counts it."""
+    queue = BatchQueue(10)
+    put(queue, job_of(talk("\ud800", "\udfff"), Rendered("\ud800")))
+    assert len(queue.next_batch(1000, now=0.0)[0]) == 2
+
+
+def test_thousands_of_requests_are_taken_in_linear_time():
+    """Twice as many cost about twice as much; 16 times as many, were it quadratic, 256 times."""
+
+    def seconds(count: int) -> float:
+        queue = BatchQueue(count)
+        put(queue, *(job_of(talk(f"prompt {number % 97}", "an answer")) for number in range(count)))
+        start = time.process_time()
+        while queue.next_batch(40, now=0.0)[0]:
+            pass
+        return time.process_time() - start
+
+    assert seconds(16_384) < 60 * max(seconds(1024), 1e-3)
+
+
+def test_a_long_prompt_that_a_request_repeats_is_read_once():
+    """1024 documents to one query of 100,000 characters: read anew for each, that were seconds of a blocked server."""
+    query = "q" * 100_000
+    queue = BatchQueue(1024)
+    start = time.process_time()
+    queue.put(job_of(*(talk(query, str(number)) for number in range(1024))))
+    assert time.process_time() - start < 0.5
