@@ -1,0 +1,57 @@
+"""slime's ``/get_reward``: one prompt and response; the answer's whole body is the reward, one number.
+
+slime sends what its sample has: a prompt that it rendered itself, plain text, or messages. ``--reward-key`` must not be
+set, for it reads a field of the answer.
+
+References:
+    slime, ``slime/rollout/rm_hub/__init__.py`` (``remote_rm``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from rewardlab.serving.items import Continued, Conversation, Item
+from rewardlab.serving.protocols.dialect import Dialect, Json
+from rewardlab.serving.protocols.vllm import message_of
+from rewardlab.serving.protocols.vllm_bodies import Turn
+from rewardlab.serving.service import Service
+
+DIALECT = Dialect(
+    "slime",
+    ("POST /get_reward",),
+    "The score on the server's --scale; the body is the number.",
+    "A prompt that is rendered must be so by this model's own chat template. Leave --reward-key unset.",
+)
+
+
+class SampleRequest(BaseModel):
+    """A prompt and the response to it."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    prompt: str | list[Turn] = Field(description="Rendered text, plain text (one user turn), or messages.")
+    response: str
+    label: Any = Field(None, description="Not read.")
+
+
+def router(service: Service) -> APIRouter:
+    """No route: its one is shared with OpenRLHF (:mod:`.shared_routes`).
+
+    Args:
+        service: What scores.
+    """
+    return APIRouter()
+
+
+async def answer_get_reward(service: Service, body: SampleRequest) -> Json:
+    """``/get_reward``."""
+    item: Item
+    if isinstance(body.prompt, str):
+        item = Continued(body.prompt, body.response)
+    else:
+        item = Conversation(tuple(message_of(message) for message in body.prompt), body.response)
+    return Json((await service.scores([item])).values[0])

@@ -1,0 +1,240 @@
+"""The routes about the server itself: is it well, what is it, what has it done; and sleep, which frees the accelerator.
+
+Words are vLLM's (``/health``, ``/ping``, ``/v1/models``, ``/version``, ``/sleep``, ``/wake_up``, ``/is_sleeping``) and
+text-embeddings-inference's (``/info``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
+
+import rewardlab
+from rewardlab.serving.backend import State
+from rewardlab.serving.failures import Unavailable
+from rewardlab.serving.items import ModelInfo
+from rewardlab.serving.metrics import CONTENT_TYPE
+from rewardlab.serving.protocols.dialect import Dialect, Json, errors
+from rewardlab.serving.protocols.native import ModelDescription, require_guarded
+from rewardlab.serving.service import Service
+from rewardlab.serving.settings import ServerSettings
+from rewardlab.types import Scale
+
+DIALECT = Dialect(
+    "system",
+    (
+        "GET /health",
+        "GET /ping",
+        "POST /ping",
+        "GET /v1/models",
+        "GET /info",
+        "GET /version",
+        "GET /metrics",
+        "POST /sleep",
+        "POST /wake_up",
+        "GET /is_sleeping",
+    ),
+    "About the server itself: no scores.",
+)
+
+LABEL = "LABEL_0"
+"""What the one output is called where a label is asked for, as transformers calls it."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Health(_Strict):
+    """What the server is doing."""
+
+    status: State
+
+
+class ModelCard(_Strict):
+    """A model as OpenAI's list has it, and what it accepts."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    max_model_len: int
+    fingerprint: str
+
+
+class Models(_Strict):
+    """The one model."""
+
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class Version(_Strict):
+    """Which rewardlab."""
+
+    version: str
+
+
+class Sleeping(_Strict):
+    """Whether the accelerator is free."""
+
+    is_sleeping: bool
+
+
+class Labels(_Strict):
+    """The outputs of the head, as TEI lists them."""
+
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(_Strict):
+    """TEI's kinds of models; ours are classifiers to it."""
+
+    classifier: Labels
+
+
+class DialectDescription(_Strict):
+    """One dialect: its routes, and what its numbers are."""
+
+    name: str
+    routes: list[str]
+    scale: str
+    note: str
+
+
+class Limits(_Strict):
+    """What one request may hold, and how long it may take."""
+
+    max_items: int
+    max_chars: int
+    max_body_bytes: int
+    max_json_depth: int
+    max_headers: int
+    max_header_bytes: int
+    queue_items: int
+    max_wait_ms: float
+    deadline_s: float
+
+
+class Info(BaseModel):
+    """What serves: TEI's keys first, then our own."""
+
+    # pydantic keeps the names that begin with "model_" for itself.
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    model_id: str
+    model_dtype: str
+    model_type: ModelType
+    max_input_length: int
+    max_batch_tokens: int
+    max_client_batch_size: int
+    max_concurrent_requests: int
+    version: str
+    state: State
+    scale: Scale
+    model: ModelDescription
+    dialects: list[DialectDescription]
+    limits: Limits
+
+
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Prometheus' text format.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+}
+
+
+def router(service: Service, dialects: Sequence[Dialect]) -> APIRouter:
+    """The routes about the server.
+
+    Args:
+        service: What scores.
+        dialects: What ``/info`` lists.
+    """
+    routes = APIRouter()
+    backend, settings = service.backend, service.settings
+    started = int(time.time())
+
+    async def health() -> Json:
+        """200 while scores can be given, or could be after /wake_up; the one route that never needs a key."""
+        if backend.state not in ("ready", "sleeping"):
+            raise Unavailable(f"the server is {backend.state}")
+        return Json({"status": backend.state})
+
+    for add, path in ((routes.get, "/health"), (routes.get, "/ping"), (routes.post, "/ping")):
+        add(path, response_model=Health, responses=errors())(health)
+
+    @routes.get("/v1/models", response_model=Models, responses=errors())
+    async def models() -> Json:
+        """The model, as OpenAI's list."""
+        model = service.model()
+        card = {
+            "id": model.name,
+            "object": "model",
+            "created": started,
+            "owned_by": "rewardlab",
+            "max_model_len": model.max_length,
+            "fingerprint": model.fingerprint,
+        }
+        return Json({"object": "list", "data": [card]})
+
+    @routes.get("/info", response_model=Info, responses=errors())
+    async def info() -> Json:
+        """The model, the scale of each dialect's numbers, and the limits."""
+        return Json({**_described(service.model(), settings, dialects), "state": backend.state})
+
+    @routes.get("/version", response_model=Version, responses=errors())
+    async def version() -> Json:
+        """Which rewardlab."""
+        return Json({"version": rewardlab.__version__})
+
+    @routes.get("/metrics", response_class=Response, responses={**errors(), **_METRICS})
+    async def metrics() -> Response:
+        """What was counted, for Prometheus."""
+        return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    @routes.post("/sleep", response_model=Sleeping, responses=errors())
+    async def sleep(level: Annotated[int, Query(ge=1, le=2)] = 1) -> Json:
+        """Free the accelerator: 1 keeps the weights in main memory, 2 ends the worker."""
+        require_guarded(service)
+        await backend.sleep(level)
+        return Json({"is_sleeping": backend.state == "sleeping"})
+
+    @routes.post("/wake_up", response_model=Sleeping, responses=errors())
+    async def wake_up() -> Json:
+        """Take the accelerator back; answers once scores can be given."""
+        require_guarded(service)
+        await backend.wake_up()
+        return Json({"is_sleeping": backend.state == "sleeping"})
+
+    @routes.get("/is_sleeping", response_model=Sleeping, responses=errors())
+    async def is_sleeping() -> Json:
+        """Whether the accelerator is free."""
+        require_guarded(service)
+        return Json({"is_sleeping": backend.state == "sleeping"})
+
+    return routes
+
+
+def _described(model: ModelInfo, settings: ServerSettings, dialects: Sequence[Dialect]) -> dict[str, Any]:
+    return {
+        "model_id": model.name,
+        "model_dtype": model.dtype,
+        "model_type": {"classifier": {"id2label": {"0": LABEL}, "label2id": {LABEL: 0}}},
+        "max_input_length": model.max_length,
+        "max_batch_tokens": model.tokens_per_batch,
+        "max_client_batch_size": settings.max_items,
+        "max_concurrent_requests": settings.queue_items,
+        "version": rewardlab.__version__,
+        "scale": settings.scale,
+        "model": model.to_dict(),
+        "dialects": [dialect.to_dict() for dialect in dialects],
+        "limits": {name: getattr(settings, name) for name in Limits.model_fields},
+    }

@@ -1,0 +1,142 @@
+"""text-embeddings-inference's ``/predict`` and ``/rerank``, with its errors: 422, 424, and 429 on overload.
+
+One string is rendered text; a pair is a prompt and its completion, and so are a query and each of its texts. Scores go
+through a sigmoid unless ``raw_scores`` is true, as TEI does with a model of one label.
+
+References:
+    text-embeddings-inference, ``docs/openapi.json`` and ``router/src/http/types.rs``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from rewardlab.serving.failures import RequestRefused
+from rewardlab.serving.items import Conversation, Item, Rendered
+from rewardlab.serving.protocols.dialect import Dialect, Json, errors
+from rewardlab.serving.protocols.vllm import LABEL, sigmoid
+from rewardlab.serving.service import Scores, Service
+
+DIALECT = Dialect(
+    "text-embeddings-inference",
+    ("POST /predict", "POST /rerank"),
+    "The sigmoid of the score on the server's --scale; with raw_scores the score itself.",
+    "A single string must be rendered by this model's own chat template. Truncation is from the left alone: the end of "
+    "a completion is never cut.",
+)
+
+Sequence: TypeAlias = Annotated[list[str], Field(min_length=1, max_length=2)]
+"""A string, or a pair."""
+
+
+def _form(value: object) -> str | None:
+    if not isinstance(value, list):
+        return "string" if isinstance(value, str) else None
+    return "batch" if value and isinstance(value[0], list) else "sequence"
+
+
+Inputs: TypeAlias = Annotated[
+    Annotated[str, Tag("string")] | Annotated[Sequence, Tag("sequence")] | Annotated[list[Sequence], Tag("batch")],
+    Discriminator(
+        _form,
+        custom_error_type="which_input",
+        custom_error_message="a string, a pair of strings, or a list of lists of one or two strings",
+    ),
+]
+"""A string, a pair, or a batch of them; told by the first, so that an error is about the form that was meant."""
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    raw_scores: bool = Field(False, description="No sigmoid.")
+    truncate: bool | None = Field(None, description="Whether a single string may be cut to the model's length.")
+    truncation_direction: Literal["left", "Left", "right", "Right"] | None = Field(
+        None, description='"left", which it is here when not given; "right" would cut the completion.'
+    )
+
+    def require_left(self) -> None:
+        """Refuse to cut the end, where the score is read.
+
+        Raises:
+            RequestRefused: It was asked for.
+        """
+        if self.truncate and (self.truncation_direction or "").lower() == "right":
+            raise RequestRefused(
+                "truncation from the right would cut the end of the completion, where the score is read",
+                hint='say "left", or leave truncation_direction out',
+                param="truncation_direction",
+            )
+
+
+class PredictRequest(_Options):
+    """A string, a pair, or a batch of them."""
+
+    inputs: Inputs = Field(description='A string; ["a", "b"], one pair; or a batch, [["a"], ["a", "b"]].')
+
+
+class Prediction(BaseModel):
+    """The score under the one label."""
+
+    score: float
+    label: str
+
+
+class RankRequest(_Options):
+    """A prompt and its completions."""
+
+    query: str
+    texts: list[str]
+    return_text: bool = False
+
+
+class Rank(BaseModel):
+    """The score of one text."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+def router(service: Service) -> APIRouter:
+    """The routes that TEI alone has; ``/rerank`` is in :mod:`.shared_routes`.
+
+    Args:
+        service: What scores.
+    """
+    routes = APIRouter()
+
+    @routes.post("/predict", response_model=list[Prediction] | list[list[Prediction]], responses=errors("tei"))
+    async def predict(body: PredictRequest) -> Json:
+        """Scores of strings or pairs."""
+        body.require_left()
+        cut_to = service.model().max_length if body.truncate else None
+        is_batch = isinstance(body.inputs, list) and isinstance(body.inputs[0], list)
+        sequences: Any = body.inputs if is_batch else [[body.inputs] if isinstance(body.inputs, str) else body.inputs]
+        items: list[Item] = [
+            Conversation(*sequence) if len(sequence) == 2 else Rendered(sequence[0], cut_to) for sequence in sequences
+        ]
+        scores = await service.scores(items)
+        answers = [[{"score": value, "label": LABEL}] for value in _values(scores, body)]
+        return Json(answers if is_batch else answers[0])
+
+    return routes
+
+
+async def answer_rerank(service: Service, body: RankRequest) -> Json:
+    """``/rerank``: the best first."""
+    body.require_left()
+    scores = await service.scores([Conversation(body.query, text) for text in body.texts])
+    values = _values(scores, body)
+    ranks: list[dict[str, Any]] = []
+    for index in sorted(range(len(values)), key=lambda i: (-values[i], i)):
+        text = {"text": body.texts[index]} if body.return_text else {}
+        ranks.append({"index": index, **text, "score": values[index]})
+    return Json(ranks)
+
+
+def _values(scores: Scores, body: _Options) -> list[float]:
+    return list(scores.values) if body.raw_scores else [sigmoid(value) for value in scores.values]

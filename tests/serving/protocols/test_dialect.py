@@ -1,0 +1,67 @@
+"""What the dialects have in common: their description, their JSON, and the errors they document."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from rewardlab.serving.app import DIALECTS
+from rewardlab.serving.failures import ErrorShape, Overloaded, RequestRefused, ScoringFailed, error_body, status_of
+from rewardlab.serving.protocols import system
+from rewardlab.serving.protocols.dialect import Dialect, Json, OpenAIError, TEIError, errors
+
+
+def test_every_dialect_says_where_it_is_spoken_and_what_its_numbers_are() -> None:
+    for dialect in (*DIALECTS, system.DIALECT):
+        assert dialect.name
+        assert dialect.scale
+        assert dialect.routes
+        for route in dialect.routes:
+            method, path = route.split(" ")
+            assert method in ("GET", "POST")
+            assert path.startswith("/")
+    assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS)
+
+
+def test_a_dialect_as_json() -> None:
+    dialect = Dialect("d", ("GET /a",), "raw")
+    assert json.loads(Json(dialect.to_dict()).body) == {"name": "d", "routes": ["GET /a"], "scale": "raw", "note": ""}
+
+
+def test_json_is_ascii_so_that_no_text_can_break_it() -> None:
+    text = "é\ud800"
+    body = Json({"text": text}).body
+    assert body == b'{"text":"\\u00e9\\ud800"}'
+    assert json.loads(body) == {"text": text}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_what_json_has_no_number_for(number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Json({"score": number})
+
+
+@pytest.mark.parametrize("shape", get_args(ErrorShape))
+@pytest.mark.parametrize("failure", [RequestRefused("x", param="a.0"), ScoringFailed("x", hint="y"), Overloaded("x")])
+def test_errors_are_worded_and_numbered_as_they_are_documented(shape: ErrorShape, failure: RequestRefused) -> None:
+    documented = errors(shape)[status_of(shape, failure)]
+    TypeAdapter(documented["model"]).validate_python(error_body(shape, failure))
+    assert documented["description"]
+
+
+def test_a_route_of_two_dialects_documents_both_wordings() -> None:
+    both = errors("openai", "tei")
+    assert both.keys() == errors("openai").keys() | errors("tei").keys()
+    refusal = RequestRefused("x")
+    for shape in get_args(ErrorShape):
+        TypeAdapter(both[400]["model"]).validate_python(error_body(shape, refusal))
+
+
+def test_the_two_wordings_are_not_taken_for_each_other() -> None:
+    with pytest.raises(ValidationError):
+        OpenAIError.model_validate(error_body("tei", RequestRefused("x")))
+    with pytest.raises(ValidationError):
+        TEIError.model_validate(error_body("openai", RequestRefused("x")))

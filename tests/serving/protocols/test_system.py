@@ -1,0 +1,133 @@
+"""The routes about the server: health, models, info, metrics, sleep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+from tests.serving.fixed_backend import FixedBackend
+
+import rewardlab
+from rewardlab.scoring.scorer import Scorer
+from rewardlab.serving.app import DIALECTS, create_app
+from rewardlab.serving.backend import State
+from rewardlab.serving.protocols.system import Info, Models
+from rewardlab.serving.settings import ServerSettings
+
+
+@contextmanager
+def client_of(backend: FixedBackend, **settings: Any) -> Iterator[TestClient]:
+    with TestClient(create_app(backend, ServerSettings(**settings)), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_health_and_ping_say_whether_scores_can_be_had_or_are_one_wake_up_away() -> None:
+    backend = FixedBackend()
+    with client_of(backend) as client:
+        for state in get_args(State):
+            backend.state, backend.reason = state, "cannot read /models/secret-place"
+            for response in (client.get("/health"), client.get("/ping"), client.post("/ping")):
+                well = state in ("ready", "sleeping")
+                assert response.status_code == (200 if well else 503)
+                assert response.json() == {"status": state} if well else response.headers["retry-after"]
+                assert "rm" not in response.json()
+                assert "secret" not in response.text
+
+
+def test_the_models_are_openais_list_of_the_one(client: TestClient, scorer: Scorer) -> None:
+    body = client.get("/v1/models").json()
+    Models.model_validate(body)
+    (card,) = body["data"]
+    assert (card["id"], card["object"], card["max_model_len"]) == ("rm", "model", scorer.encoder.max_length)
+    assert card["fingerprint"] == scorer.fingerprint
+    assert card["created"] > 1.7e9
+
+
+def test_info_describes_model_scales_and_limits(client: TestClient, scorer: Scorer) -> None:
+    body = client.get("/info").json()
+    Info.model_validate(body)
+    assert body["model"]["fingerprint"] == scorer.fingerprint
+    assert body["model"]["contract_sha256"]
+    assert body["model_id"] == "rm"
+    assert body["model_type"] == {"classifier": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
+    assert body["max_input_length"] == scorer.encoder.max_length
+    assert body["max_client_batch_size"] == body["limits"]["max_items"] == ServerSettings().max_items
+    assert body["version"] == rewardlab.__version__
+    assert body["scale"] == "raw"
+    assert body["state"] == "ready"
+    assert [dialect["name"] for dialect in body["dialects"]] == [dialect.name for dialect in DIALECTS]
+    assert all(dialect["scale"] for dialect in body["dialects"])
+
+
+def test_info_says_neither_key_nor_path() -> None:
+    with client_of(FixedBackend(), api_key="hunter2") as client:
+        body = client.get("/info", headers={"X-API-Key": "hunter2"}).text
+    assert "hunter2" not in body
+    assert "secret-place" not in body
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/info"])
+def test_before_a_model_is_loaded_it_cannot_be_described(path: str) -> None:
+    backend = FixedBackend()
+    backend.state, backend.reason = "loading", "reading the weights"
+    with client_of(backend) as client:
+        response = client.get(path)
+    assert response.status_code == 503
+    assert "reading the weights" in response.json()["error"]["message"]
+    assert response.headers["retry-after"]
+
+
+def test_version() -> None:
+    with client_of(FixedBackend()) as client:
+        assert client.get("/version").json() == {"version": rewardlab.__version__}
+
+
+def test_metrics_are_prometheus_text_of_this_application() -> None:
+    with client_of(FixedBackend()) as client:
+        client.post("/v1/rewards", json={"prompt": "p", "completions": ["a", "b"]})
+        response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    families = {family.name: family for family in text_string_to_metric_families(response.text)}
+    (scored,) = (s for s in families["rewardlab_items"].samples if s.name == "rewardlab_items_total")
+    assert (scored.labels, scored.value) == ({"result": "scored"}, 2.0)
+    routes = {s.labels["route"] for s in families["rewardlab_requests"].samples}
+    assert routes == {"/v1/rewards"}
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_sleep_and_wake_up(level: int) -> None:
+    backend = FixedBackend()
+    with client_of(backend) as client:
+        assert client.get("/is_sleeping").json() == {"is_sleeping": False}
+        assert client.post("/sleep", params={"level": level}).json() == {"is_sleeping": True}
+        assert client.get("/is_sleeping").json() == {"is_sleeping": True}
+        assert client.post("/wake_up").json() == {"is_sleeping": False}
+        assert client.get("/is_sleeping").json() == {"is_sleeping": False}
+    assert backend.levels == [level]
+
+
+def test_sleep_is_level_1_unless_told_and_no_other_than_1_and_2() -> None:
+    backend = FixedBackend()
+    with client_of(backend) as client:
+        client.post("/sleep")
+        for level in ("0", "3", "x"):
+            response = client.post("/sleep", params={"level": level})
+            assert response.status_code == 400
+            assert response.json()["error"]["param"] == "level"
+    assert backend.levels == [1]
+
+
+@pytest.mark.parametrize(("method", "path"), [("post", "/sleep"), ("post", "/wake_up"), ("get", "/is_sleeping")])
+def test_sleep_is_closed_where_strangers_could_reach_it(method: str, path: str) -> None:
+    backend = FixedBackend()
+    with client_of(backend, host="0.0.0.0") as client:
+        response = getattr(client, method)(path)
+    assert response.status_code == 403
+    assert "--api-key" in response.json()["error"]["message"]
+    assert backend.levels == []
+    with client_of(backend, host="0.0.0.0", api_key="k") as client:
+        assert getattr(client, method)(path, headers={"Authorization": "Bearer k"}).status_code == 200
