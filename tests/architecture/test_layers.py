@@ -31,6 +31,7 @@ LAYERS = {
     "search": 5,
     "adapters": 5,
     "studies": 6,
+    "serving": 6,
     "cli": 8,
 }
 """Room to layer. scoring and training share one, so neither imports the other; nothing imports cli, the top one."""
@@ -46,7 +47,10 @@ FOREIGN = {
 }
 """Libraries that a room must not know: records and metrics are pure, objectives see scores and never text or models."""
 
-ONLY_IN = {"trl": {"adapters", "studies"}}
+ONLY_IN = {
+    "trl": {"adapters", "studies"},
+    **{name: {"serving"} for name in ("fastapi", "starlette", "uvicorn", "prometheus_client", "httpx2", "pydantic")},
+}
 """Optional libraries to the only rooms that may know them."""
 
 

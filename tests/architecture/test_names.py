@@ -23,6 +23,13 @@ WITHOUT_TEST_FILE: dict[str, str] = {
 WITHOUT_SOURCE_FILE: dict[str, str] = {
     "tests/evaluation/report/test_in_browser.py": "both pages, whole, in a real browser",
     "tests/evaluation/test_published_scores.py": "published scores give the figures that their authors' code gives",
+    "tests/serving/protocols/test_verl.py": "what verl sends and reads, which is vLLM's dialect or SGLang's",
+    "tests/serving/test_browser.py": "both pages of the server, in a real browser before a real scorer",
+    "tests/serving/test_faults.py": "faults of worker, server and clients, in real processes",
+    "tests/serving/test_faults_http.py": "bad input on every route of the real application",
+    "tests/serving/test_openapi.py": "the application keeps what its OpenAPI document says",
+    "tests/serving/test_serve_ray.py": "the example for Ray Serve",
+    "tests/serving/test_vllm_checkpoint.py": "a checkpoint is what vLLM reads as ours is meant",
     "tests/training/test_every_objective.py": "each objective, through the real trainer, keeps the same laws",
 }
 """Test file of a law that runs through several source files, to that law."""

@@ -30,6 +30,7 @@ from rewardlab.cli.import_ import import_
 from rewardlab.cli.overopt import overopt
 from rewardlab.cli.report import report
 from rewardlab.cli.score import score
+from rewardlab.cli.serve import serve
 from rewardlab.cli.train import train
 from rewardlab.cli.verify import verify
 from rewardlab.errors import ConfigError, RewardLabError
@@ -54,6 +55,7 @@ app.command(rich_help_panel="Trust it")(benchmark)
 app.command(rich_help_panel="Trust it")(report)
 app.command(rich_help_panel="Use it")(score)
 app.command("best-of-n", rich_help_panel="Use it")(best_of_n)
+app.command(rich_help_panel="Use it")(serve)
 app.command(rich_help_panel="Use it")(overopt)
 
 
@@ -95,6 +97,7 @@ def root(
         rewardlab evaluate my-rm --data held_out.jsonl
         rewardlab calibrate my-rm --data held_out.jsonl
         rewardlab score my-rm --data completions.jsonl --output scores.jsonl
+        rewardlab serve my-rm
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

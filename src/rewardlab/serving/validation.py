@@ -1,0 +1,123 @@
+"""What pydantic found wrong with a body -> one sentence: which field, what was expected, what came.
+
+A field that may have several forms is reported once per form by pydantic, with the forms' names in its path; here it is
+named once, by the form that came nearest. Of what came only short values are quoted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from rewardlab.serving.failures import RequestRefused
+
+_Path: TypeAlias = tuple[str | int, ...]
+
+_EXPECTED = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "none_required": "null",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "int_parsing": "an integer",
+    "float_parsing": "a number",
+}
+_BOUNDS = {
+    "too_short": "at least {min_length} items",
+    "too_long": "at most {max_length} items",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+}
+_HINTS = {"extra_forbidden": "see /docs for the fields of this route"}
+_QUOTED = 40
+
+
+def refusal_of(errors: Sequence[Mapping[str, Any]], body: object) -> RequestRefused:
+    """The failure of a request whose body or parameters are not what they should be.
+
+    Args:
+        errors: As pydantic lists them, FastAPI's ``"body"``, ``"query"``, ... before each path.
+        body: The body that was read.
+    """
+    found = [(_field(error, body), error) for error in errors]
+    first = found[0][0]
+    about = [(path, error) for path, error in found if path[: len(first)] == first]
+    path, error = max(about, key=lambda item: len(item[0]))
+    same = [error for other, error in about if other == path]
+    others = {other for other, _ in found if other != path[: len(other)] and other[: len(first)] != first}
+    name = ".".join(map(str, path))[:100]
+    message = f"{name}: {_wrong(same)}" if name else f"the body: {_wrong(same)}"
+    if others:
+        message += f" (and {len(others)} more field{'s' if len(others) > 1 else ''})"
+    return RequestRefused(message, hint=_HINTS.get(error["type"], ""), param=name or None)
+
+
+def _field(error: Mapping[str, Any], body: object) -> _Path:
+    """The path of the field within what was sent, without the names that pydantic gives to the forms of a union."""
+    where, *parts = error["loc"]
+    if error["type"] == "json_invalid":
+        return ()
+    if where != "body":
+        return tuple(parts)
+    path: list[str | int] = []
+    value: Any = body
+    for number, part in enumerate(parts):
+        if isinstance(part, int) if isinstance(value, list) else isinstance(value, dict) and part in value:
+            value = value[part]
+        elif not (error["type"] == "missing" and number == len(parts) - 1):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _wrong(errors: Sequence[Mapping[str, Any]]) -> str:
+    kind, value = errors[0]["type"], errors[0].get("input")
+    if kind == "json_invalid":
+        return "not JSON"
+    if kind == "missing":
+        return "missing"
+    if kind == "extra_forbidden":
+        return "no such field"
+    if isinstance(value, bytes):
+        return "expected JSON with Content-Type: application/json"
+    expected = " or ".join(dict.fromkeys(_expected(error) for error in errors))
+    return f"expected {expected}, got {shown(value)}"
+
+
+def _expected(error: Mapping[str, Any]) -> str:
+    if (plain := _EXPECTED.get(error["type"])) is not None:
+        return plain
+    if (bound := _BOUNDS.get(error["type"])) is not None:
+        return bound.format(**error["ctx"])
+    text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
+    return text[0].lower() + text[1:] if text else "something else"
+
+
+def shown(value: object) -> str:
+    """A value in a few characters; long ones by their kind and length alone.
+
+    Args:
+        value: What JSON gave.
+    """
+    if isinstance(value, list | dict):
+        many = len(value)
+        kind, unit = ("a list", "item") if isinstance(value, list) else ("an object", "field")
+        return f"{kind} of {many} {unit}{'' if many == 1 else 's'}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str) and len(value) > _QUOTED:
+        return f"a string of {len(value)} characters"
+    if isinstance(value, int) and abs(value) >= 10**_QUOTED:  # Python refuses to write very long ones down
+        return "an integer of more than 40 digits"
+    return f"{value!r} ({type(value).__name__})"
