@@ -332,7 +332,7 @@ PARTS: dict[str, Callable[[Bench, Callable[[str], None]], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--overload-model", choices=list(SHAPES), default="T1")
+    parser.add_argument("--overload-model", choices=list(SHAPES), default="S10")
     parser.add_argument("--throughput-model", choices=list(SHAPES), default="S10")
     parser.add_argument("--threads", type=int, default=1, help="of the model's matrix products")
     parser.add_argument("--quick", action="store_true", help="short times, to see that it works; figures mean nothing")

@@ -21,6 +21,7 @@ from typing import Any
 
 from ray import serve
 
+from rewardlab.scoring.names import short_name
 from rewardlab.serving.app import create_app
 from rewardlab.serving.batching import BatchingBackend
 from rewardlab.serving.messages import WorkerSpec
@@ -50,7 +51,7 @@ class RewardModelReplica:
     def __init__(self, model: str, options: dict[str, Any], api_key: str | None) -> None:
         self.settings = ServerSettings(host="0.0.0.0", api_key=api_key)
         self.metrics = Metrics()
-        spec = WorkerSpec(path=model, options=options, name=os.path.basename(model.rstrip("/")))
+        spec = WorkerSpec(path=model, options=options, name=short_name(model))
         self.backend = LoadedBackend(spec, self.settings, self.metrics)
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -23,7 +23,7 @@ from rewardlab.serving.items import ModelInfo
 from rewardlab.serving.settings import ServerSettings
 
 MODEL = ModelInfo(
-    "rm", "runs/rm", "abc123", None, "sequence", "Tiny", 128, 100, "bfloat16", "cuda:0", "tree", 512
+    "rm", "runs/rm", "abc123", None, "sequence", "Tiny", 128, "bfloat16", "cuda:0", "tree", 512
 )  # fmt: skip
 
 PROGRAM = "import sys, typer; from rewardlab.cli.serve import serve; app = typer.Typer(); app.command()(serve); app()"
@@ -55,10 +55,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
         found.spec = spec
         return object()
 
-    def run_server(app: object, backend: object, settings: ServerSettings, *, on_ready: Any) -> int:
+    def run_server(app: object, backend: object, settings: ServerSettings, *, on_ready: Any) -> None:
         found.settings = settings
         on_ready("http://127.0.0.1:8000", MODEL)
-        return 0
 
     monkeypatch.delenv("REWARDLAB_API_KEY", raising=False)
     monkeypatch.setattr(rewardlab.serving.batching, "BatchingBackend", backend)
@@ -68,7 +67,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
 
 def run(*arguments: str) -> None:
-    assert command()(args=list(arguments), standalone_mode=False) == 0
+    assert command()(args=list(arguments), standalone_mode=False) is None
 
 
 def test_by_default_it_is_what_the_settings_say(started: Started) -> None:
@@ -108,21 +107,16 @@ def test_it_cannot_be_told_to_trust_a_model() -> None:
     assert {"trust_remote_code", "no_verify"} & inspect.signature(serve).parameters.keys() == set()
 
 
-@pytest.mark.parametrize(
-    ("model", "name"),
-    [
-        ("org/a-model", "a-model"),
-        ("runs/dpo:models/sft", "dpo"),
-        ("runs/a,runs/b", "ensemble"),
-        (".", None),
-    ],
-)
-def test_the_name_that_answers_carry(
-    started: Started, model: str, name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run(model)
-    assert started.spec.name == (name or tmp_path.name)
+def test_by_default_the_models_short_name_is_what_answers_carry(started: Started) -> None:
+    run("runs/dpo:models/sft")
+    assert started.spec.name == "dpo"
+
+
+def test_the_help_says_shapes_and_no_more() -> None:
+    """The numbers are those servers' only where both use the model's chat template: vLLM does not on /score."""
+    text = " ".join(inspect.cleandoc(serve.__doc__ or "").split())
+    assert "answer in those servers' shapes" in text
+    assert "the numbers that those servers give" not in text
 
 
 def test_the_key_comes_from_the_environment_and_is_never_printed(
@@ -166,6 +160,11 @@ def test_when_ready_it_says_where_what_and_how(started: Started, capsys: pytest.
         (["a,b", "--scale", "z"], "an ensemble has no scale 'z'"),
         (["runs/rm", "--ensemble", "min", "--scale", "z"], "an ensemble has no scale 'z'"),
         (["runs/rm", "--log-level", "loud"], "there is no log level 'loud'"),
+        (["runs/rm", "--log-level", "debug"], "there is no log level 'debug'"),
+        (["runs/rm", "--max-body-mb", "inf"], "--max-body-mb must be a number, got inf"),
+        (["runs/rm", "--drain", "inf"], "drain_s must be a number above 0, got inf"),
+        (["runs/rm", "--max-wait-ms", "inf"], "max_wait_ms must be a number, 0 or more, got inf"),
+        (["runs/rm", "--queue", "4"], "queue_items is 4, less than max_items, 1024"),
         (["runs/rm", "--api-key", "schlüssel"], "printable ASCII"),
         (["a,b", "--ensemble", "weighted", "--ensemble-weights", "x"], "expected numbers"),
         (["a,,b"], "a member has no name"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rewardlab.errors import ConfigError
-from rewardlab.scoring.names import members_of, policy_and_reference
+from rewardlab.scoring.names import members_of, policy_and_reference, short_name
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,31 @@ def test_a_folder_with_a_comma_is_one_path(tmp_path: Path, monkeypatch: pytest.M
     for broken in ("a,", ",a", "a,,b"):
         with pytest.raises(ConfigError, match="a member has no name"):
             members_of(broken)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("org/a-model", "a-model"),
+        ("runs/rm/", "rm"),
+        (Path("runs/rm"), "rm"),
+        ("runs/dpo:models/sft", "dpo"),
+        ("runs/dpo:", "dpo"),
+        ("runs/a,runs/b", "ensemble"),
+        ("/", "reward-model"),
+    ],
+)
+def test_what_a_model_is_called_where_nobody_has_said(path: str | Path, name: str) -> None:
+    assert short_name(path) == name
+
+
+def test_a_folder_is_called_what_it_is_whatever_leads_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run-3").mkdir()
+    Path("latest").symlink_to("run-3")
+    assert (short_name("."), short_name("latest"), short_name("run-3/..")) == (tmp_path.name, "run-3", tmp_path.name)
+    with pytest.raises(ConfigError, match="a member has no name"):
+        short_name("a,,b")
 
 
 def test_names_are_read_without_torch() -> None:

@@ -43,7 +43,7 @@ def process_model(base_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def process_scorer(process_model: Path) -> Scorer:
-    """A small process model of two classes; sequences are at most 256 tokens."""
+    """The process model, which has three classes; sequences are at most 256 tokens."""
     return Scorer.from_pretrained(process_model)
 
 

@@ -20,7 +20,6 @@ MODEL = ModelInfo(
     kind="sequence",
     architecture="Fake",
     max_length=1024,
-    vocabulary_size=100,
     dtype="float32",
     device="cpu",
     layout="tree",
@@ -39,8 +38,8 @@ def batch_of(count: int) -> SentBatch:
     """A batch of so many items, as the queue gives it."""
     queue = BatchQueue(count)
     queue.put(Job(tuple(Conversation("p", str(n)) for n in range(count)), deadline=1e9, since=0.0))
-    entries, tokens = queue.next_batch(10**6, 0.0)
-    return SentBatch(tuple(entries), tokens, 0.0)
+    taken = queue.next_batch(10**6, 0.0)
+    return SentBatch(tuple(taken.entries), taken.tokens, taken.relief, 0.0)
 
 
 @dataclass

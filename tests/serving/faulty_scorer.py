@@ -24,12 +24,13 @@ RAISE = "PLEASE-RAISE"
 NAN = "PLEASE-NAN"
 HANG = "PLEASE-HANG"
 DIE = "PLEASE-DIE"
-SLOW = "PLEASE-WAIT"
-SLOW_SECONDS = 0.3
+HOLD = "PLEASE-HOLD"
+HELD_FILE = "FAULTY_SCORER_HELD"
+"""The environment variable with the path of a file: HOLD makes it, and goes on when somebody has removed it."""
 
 
 def open_scorer(path: str | Path, **options: Any) -> Scorer:
-    """As the real one; its scorer raises, gives NaN, hangs, kills its process or waits where a text asks for it."""
+    """As the real one; its scorer raises, gives NaN, hangs, waits or kills its process where a text asks for it."""
     scorer = opening.open_scorer(path, **options)
     compute = scorer.outputs
 
@@ -42,8 +43,12 @@ def open_scorer(path: str | Path, **options: Any) -> Scorer:
             os.kill(os.getpid(), signal.SIGKILL)
         if HANG in said:
             time.sleep(3600)
-        if SLOW in said:
-            time.sleep(SLOW_SECONDS)
+        if HOLD in said:
+            held = Path(os.environ[HELD_FILE])
+            held.touch()
+            while held.exists():
+                time.sleep(0.02)
+                compute(encoded, None)  # each forward is a sign of life: it must not be taken for one that hangs
         if RAISE in said:
             raise RuntimeError("a text asked for it")
         found = compute(encoded, on_progress)

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from rewardlab.serving.backend import State
-from rewardlab.serving.items import Answer, Item, ItemScore, ModelInfo, Result
+from tests.serving.fake_worker import MODEL
 
-MODEL: dict[str, Any] = {
-    "name": "rm",
-    "path": "/models/secret-place",
-    "fingerprint": "f" * 16,
-    "contract_sha256": "c" * 64,
-    "kind": "sequence",
-    "architecture": "Qwen3ForSequenceClassification",
-    "max_length": 128,
-    "vocabulary_size": 300,
-    "dtype": "float32",
-    "device": "cpu",
-    "layout": "tree",
-    "tokens_per_batch": 2048,
-}
+from rewardlab.serving.backend import State
+from rewardlab.serving.failures import Unavailable
+from rewardlab.serving.items import Answer, Item, ItemScore, ModelInfo, Result
 
 
 class FixedBackend:
@@ -33,17 +22,16 @@ class FixedBackend:
         about: Fields of the model.
 
     Attributes:
-        asked: The items of every call so far.
+        asked: The items of every call so far that was not refused.
         levels: The levels of every sleep so far.
         reloads: The paths of every reload so far.
     """
 
     def __init__(self, results: Sequence[Result] = (), failure: Exception | None = None, **about: Any) -> None:
         self.results, self.failure = list(results), failure
-        self.info = ModelInfo(**{**MODEL, **about})
+        self.info = replace(MODEL, **{"path": "/models/secret-place", "max_length": 128, **about})
         self.state: State = "ready"
         self.reason = ""
-        self.waiting = 0
         self.started = self.stopped = 0
         self.asked: list[tuple[Item, ...]] = []
         self.levels: list[int] = []
@@ -60,12 +48,18 @@ class FixedBackend:
         self.stopped += 1
 
     async def score(self, items: Sequence[Item]) -> Answer:
+        if self.state != "ready":
+            raise Unavailable(f"the model is {self.state}", retry_after=3)
         self.asked.append(tuple(items))
         if self.failure is not None:
             raise self.failure
+        return Answer(self.results_of(items), self.info)
+
+    def results_of(self, items: Sequence[Item]) -> tuple[Result, ...]:
+        """What it answers; other backends for tests compute it."""
         taken = self.results[: len(items)] or [ItemScore(float(number), 3) for number in range(len(items))]
         del self.results[: len(items)]
-        return Answer(tuple(taken), self.info)
+        return tuple(taken)
 
     async def sleep(self, level: int) -> None:
         self.levels.append(level)

@@ -159,9 +159,9 @@ def resetting(handler: Handler) -> None:
 
 
 @contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The address of an ASGI application under uvicorn, in a thread, on a free port of loopback."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False, lifespan="on"))
+def served(app: Any, port: int = 0) -> Iterator[str]:
+    """The address of an ASGI application under uvicorn, in a thread, on a port of loopback (0: a free one)."""
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", access_log=False, lifespan="on"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 20

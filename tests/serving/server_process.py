@@ -1,4 +1,4 @@
-"""The real server in a process of its own, as `rewardlab serve` starts it, and plain HTTP to it.
+"""The real server and its worker in processes of their own, and plain HTTP to it.
 
 Every post has a connection of its own, as verl's and OpenRLHF's have.
 """
@@ -27,19 +27,6 @@ HOST = "127.0.0.1"
 START_SECONDS = 180.0
 """Longest that a start may take; on a quiet machine it is a few."""
 
-# The command itself, but for what no option sets: who opens the scorer, and time-outs too long for a test.
-_LAUNCHER = """
-import json, sys
-from rewardlab.serving.messages import WorkerSpec
-from rewardlab.serving.settings import ServerSettings
-opener, chosen = json.loads(sys.argv.pop(1))
-own, defaults = "rewardlab.scoring.opening:open_scorer", WorkerSpec.__init__.__defaults__
-WorkerSpec.__init__.__defaults__ = tuple(opener or own if value == own else value for value in defaults)
-ServerSettings.__init__.__kwdefaults__.update(chosen)
-from rewardlab.cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -63,28 +50,29 @@ class Reply:
 
 
 class ServerProcess:
-    """`rewardlab serve` on a free port.
+    """A server on a free port, started by launch.py beside this file.
 
     Args:
         model: What to serve.
-        options: Further command line options.
-        settings: Fields of ServerSettings whose default is to be another one.
         opener: ``module:function`` that opens the scorer, of a module beside this file.
+        options: Further options of it.
         environment: Further environment variables.
+        settings: Fields of ServerSettings.
     """
 
     def __init__(
         self,
-        model: Path | str,
-        *options: str,
-        settings: Mapping[str, Any] | None = None,
-        opener: str = "",
+        model: Path,
+        *,
+        opener: str = "rewardlab.scoring.opening:open_scorer",
+        options: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        **settings: Any,
     ) -> None:
         here = Path(__file__).resolve().parent
-        given = json.dumps([opener, dict(settings or {})])
+        spec = {"path": str(model), "name": model.name, "opener": opener, "options": dict(options or {})}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER, given, "serve", str(model), "--port", "0", *options],
+            [sys.executable, str(here / "launch.py"), json.dumps(spec), json.dumps(settings)],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(here), **(environment or {})},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -124,10 +112,10 @@ class ServerProcess:
         self.process.stderr.close()
 
     def wait_until_ready(self) -> ServerProcess:
-        """Return once `/health` says 200."""
+        """Return once it has told its address, which it does when its model is loaded."""
         assert self._told.wait(START_SECONDS), f"it told no address:\n{self.stderr}"
         assert self.port, f"it ended without an address:\n{self.stderr}"
-        wait_for(lambda: self.health() == 200, START_SECONDS, lambda: f"it is never ready:\n{self.stderr}")
+        assert self.health() == 200
         return self
 
     def terminate(self, seconds: float = 60.0) -> int:

@@ -11,9 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 from tests.serving.fixed_backend import FixedBackend
 
-from rewardlab.serving.app import create_app
+from rewardlab.serving.app import DIALECTS, create_app
 from rewardlab.serving.failures import DeadlineExceeded, Overloaded, RequestRefused, ScoringFailed, Unavailable
 from rewardlab.serving.metrics import Metrics
+from rewardlab.serving.protocols import system
 from rewardlab.serving.settings import ServerSettings
 
 
@@ -61,7 +62,7 @@ TEI_BY_BODY = ("/rerank", {"query": "q", "texts": ["a"]})
         (RequestRefused("because"), 400, 422, None),
         (RequestRefused("because", status=413), 413, 413, None),
         (ScoringFailed("because"), 500, 424, None),
-        (Overloaded("because", retry_after=7.4), 503, 429, "7"),
+        (Overloaded("because", retry_after=7.4), 503, 429, "8"),
         (DeadlineExceeded("because"), 503, 503, "1"),
         (Unavailable("because", retry_after=0.2), 503, 503, "1"),
     ],
@@ -130,7 +131,10 @@ def test_routes_and_methods_that_do_not_exist(open_client: TestClient) -> None:
     response = open_client.get("/v1/rewards")
     assert (response.status_code, response.json()["error"]["code"]) == (405, 405)
     assert response.headers["allow"] == "POST"
-    assert open_client.get("/predict").json().keys() == {"error", "error_type"}
+    assert open_client.get("/predict").json() == {
+        "error": "this route does not take GET; see /docs for the routes",
+        "error_type": "Validation",
+    }
     assert open_client.get("/health/", follow_redirects=False).status_code == 404
     assert open_client.get("/redoc").status_code == 404
 
@@ -147,6 +151,14 @@ def test_without_the_key_every_route_but_health_is_closed(document: dict[str, An
     assert backend.asked == []
     assert backend.levels == []
     assert backend.reloads == []
+
+
+def test_every_route_that_a_dialect_names_is_there_and_no_other_scores(document: dict[str, Any]) -> None:
+    """A dialect whose routes are all shared has no router of its own, and one that has would be left out unseen."""
+    scoring = {route for dialect in DIALECTS for route in dialect.routes}
+    there = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+    assert scoring <= there
+    assert there - scoring - set(system.DIALECT.routes) == set()
 
 
 # -- what is loaded --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import pickle
 from typing import Any
@@ -46,6 +47,18 @@ def test_what_is_no_http_address_is_refused(url: Any):
         checked_url(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "right"),
+    [("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000"), ("https://rm.example/one/v1/", "https://rm.example/one")],
+)
+def test_an_address_with_the_v1_of_other_clients_is_refused_with_the_right_one(url: str, right: str):
+    """OpenAI's clients want it there; here it would ask for /v1/v1/rewards, and for /v1/health."""
+    with pytest.raises(ConfigError, match="ends with /v1, which the client adds itself") as caught:
+        checked_url(url)
+    assert caught.value.hint == f"give {right}"
+    assert checked_url(f"{right}/rm-v1") == f"{right}/rm-v1"
+
+
 def test_credentials_in_an_address_are_refused_and_not_repeated():
     with pytest.raises(ConfigError) as caught:
         checked_url(f"http://me:{KEY}@127.0.0.1:8000")
@@ -66,6 +79,7 @@ def test_credentials_in_an_address_are_refused_and_not_repeated():
         {"api_key": ""},
         {"api_key": "schlüssel"},
         {"api_key": "two\nlines"},
+        {"api_key": " spaces "},
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, Any]):
@@ -131,6 +145,48 @@ def test_these_statuses_are_tried_again(status: int):
     assert 7 <= found.seconds <= 7.5
 
 
+def error_of(kind: str, message: str) -> bytes:
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": 503}}).encode()
+
+
+ASLEEP = Received(503, "0", error_of("service_unavailable", "the model sleeps; POST /wake_up wakes it"))
+FULL = Received(503, "0", error_of("overloaded", "the queue is full"))
+
+
+def test_who_meets_a_sleeping_server_is_told_to_wake_it_and_not_to_ask_less():
+    for outcome, hint in (
+        (ASLEEP, "POST /wake_up"),
+        (FULL, "lower the concurrency"),
+        (Received(503, None, b""), "low"),
+    ):
+        with pytest.raises(ServerUnavailable) as caught:
+            judged(outcome, retries=0)
+        assert hint in caught.value.hint
+        assert ("concurrency" in caught.value.hint) is (outcome is not ASLEEP)
+
+
+@pytest.mark.parametrize("outcome", [httpx2.ConnectError("[Errno 111] refused"), httpx2.ConnectTimeout("slow"), ASLEEP])
+def test_a_wait_for_a_server_that_is_not_there_is_told_once(outcome: Any, caplog: pytest.LogCaptureFixture):
+    """Once until the server has answered, however many requests wait; a busy one is no news."""
+    client = Asking("http://x", api_key=KEY)
+    for _ in range(3):
+        client.judged(outcome, client.tries("POST", "/v1/rewards"))
+        client.judged(FULL, client.tries("POST", "/v1/rewards"))
+    (told,) = caplog.records
+    assert told.levelname == "WARNING"
+    assert told.getMessage().startswith("POST http://x/v1/rewards: ")
+    assert told.getMessage().endswith("; asking again for up to 600 s")
+    client.judged(Received(200, None, b"{}"), client.tries("POST", "/v1/rewards"))
+    client.judged(outcome, client.tries("POST", "/v1/rewards"))
+    assert len(caplog.records) == 2
+
+
+def test_the_last_try_is_an_exception_and_no_warning(caplog: pytest.LogCaptureFixture):
+    with pytest.raises(ServerUnavailable, match="1 try"):
+        judged(httpx2.ConnectError("refused"), retries=0)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("status", [301, 302, 400, 401, 403, 404, 408, 413, 422])
 def test_these_are_the_request_s_own_fault(status: int):
     with pytest.raises(ServerRefused, match=f"POST http://x/v1/rewards: {status}: too deep") as caught:
@@ -189,6 +245,12 @@ def test_only_errors_of_the_network_are_tried_again(error: Exception, kind: type
 def test_lists_that_do_not_belong_together_are_refused(prompts: Any, completions: Any, steps: Any):
     with pytest.raises(DataError):
         Asking("http://x").prepared(prompts, completions, steps)
+
+
+def test_one_prompt_for_many_completions_is_told_how_to_write_it():
+    with pytest.raises(DataError, match="1 prompts for 3 completions") as caught:
+        Asking("http://x").prepared(["p"], ["a", "b", "c"], None)
+    assert "[prompt] * 3 gives all the same" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_every_item_goes_once_and_every_batch_has_the_oldest_and_keeps_the_budge
     number_of = {job: number for number, job in enumerate(put(queue, *(job_of(*request) for request in requests)))}
     while waiting:
         assert len(queue) == len(waiting)
-        entries, tokens = queue.next_batch(budget, now=0.0)
+        entries, tokens, _ = queue.next_batch(budget, now=0.0)
         batch = [(number_of[entry.job], entry.index) for entry in entries]
         assert waiting[0] in batch
         assert len(batch) == 1 or tokens <= budget
@@ -66,7 +66,7 @@ def test_every_item_goes_once_and_every_batch_has_the_oldest_and_keeps_the_budge
             assert own == sorted(own)
         for place in batch:
             waiting.remove(place)  # raises where an item went twice
-    assert queue.next_batch(budget, now=0.0) == ([], 0)
+    assert queue.next_batch(budget, now=0.0) == ([], 0, 0)
     assert (len(queue), queue.tokens, queue._groups) == (0, 0, {})
 
 
@@ -94,7 +94,7 @@ def test_equal_prompts_are_pulled_forward_and_counted_once():
         queue, job_of(talk("p" * 300, "a" * 10)), job_of(talk("q" * 300, "b" * 10)), job_of(talk("p" * 300, "c" * 10))
     )
     assert queue.tokens == 90 + 3 + 3 + 90 + 3
-    entries, tokens = queue.next_batch(100, now=0.0)
+    entries, tokens, _ = queue.next_batch(100, now=0.0)
     assert [entry.job for entry in entries] == [first, third]
     assert tokens == 96
     assert [entry.job for entry in queue.next_batch(100, now=0.0)[0]] == [other]
@@ -199,11 +199,27 @@ def test_the_ratio_is_learned_from_what_the_texts_really_had():
     assert queue.tokens == pytest.approx(100, abs=2)
 
 
-def test_a_lone_surrogate_waits_like_any_text():
-    """The worker refuses it in words; the queue only counts it."""
+def test_a_prompt_of_messages_that_is_continued_waits_as_the_conversation_does():
+    """One prompt: what is shared counts once, so that the two count less than twice the one."""
+    prompt = ({"role": "user", "content": "p" * 100},)
     queue = BatchQueue(10)
-    put(queue, job_of(talk("\ud800", "\udfff"), Rendered("\ud800")))
-    assert len(queue.next_batch(1000, now=0.0)[0]) == 2
+    put(queue, job_of(Continued(prompt, "x" * 10)))
+    alone = queue.tokens
+    put(queue, job_of(Conversation(prompt, "x" * 10)))
+    assert queue.tokens == alone + 3  # 10 bytes, 0.3 tokens each
+
+
+def test_what_is_shared_by_several_batches_waits_once_and_relieves_once():
+    """A prompt of 100 bytes (30 tokens) and 4 completions of 100 (30 each): 150 wait.
+
+    A budget of 90 takes 2 of them in each batch, 90 tokens computed; what waits falls by 60, then by 90.
+    """
+    queue = BatchQueue(10)
+    put(queue, job_of(*(talk("p" * 100, "x" * 100) for _ in range(4))))
+    assert queue.tokens == 150
+    first, second = queue.next_batch(90, now=0.0), queue.next_batch(90, now=0.0)
+    assert [(len(taken.entries), taken.tokens, taken.relief) for taken in (first, second)] == [(2, 90, 60), (2, 90, 90)]
+    assert queue.tokens == 0
 
 
 def test_thousands_of_requests_are_taken_in_linear_time():

@@ -10,16 +10,11 @@ import asyncio
 import json
 import math
 import shutil
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-import uvicorn
 from tests.serving.backends import InProcessBackend
 from tests.serving.fixed_backend import FixedBackend
+from tests.serving.scripted_server import served
 
 from rewardlab.serving.app import create_app
 from rewardlab.serving.items import ItemScore
@@ -40,28 +35,6 @@ OPTIONS = [
 ]
 PROMPT = "What is the capital of France?"
 HOSTILE = "</textarea><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
-
-
-@contextmanager
-def served(backend, settings: ServerSettings) -> Iterator[str]:
-    """The address of the whole application, served by a thread."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(backend, settings), log_level="critical", ws="none")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            deadline = time.monotonic() + 20
-            while not server.started:
-                assert thread.is_alive()
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +85,7 @@ def reward_backend(scorer):
 
 @pytest.fixture(scope="module")
 def address(reward_backend):
-    with served(reward_backend, ServerSettings()) as found:
+    with served(create_app(reward_backend, ServerSettings())) as found:
         yield found
 
 
@@ -209,7 +182,7 @@ def test_hostile_text_stays_text(opened, address, reward_backend):
     assert page.locator(".figure data").count() == 2
     assert page.title() == "rewardlab playground"
     assert page.locator("img, b, script").count() == 1  # the page's own script
-    sent = reward_backend.batches[-1]
+    sent = reward_backend.asked[-1]
     assert [item.completion for item in sent] == [HOSTILE, "[x](javascript:alert(1)) ' \" & <b>"]
     page.get_by_role("button", name="Copy as curl").click()
     command = page.input_value("#curl-text")
@@ -257,7 +230,7 @@ class Slow(FixedBackend):
 
 
 def test_scoring_is_cancelled_by_escape(opened):
-    with served(Slow(), ServerSettings()) as address:
+    with served(create_app(Slow(), ServerSettings())) as address:
         opened.expected = [f"failed: {address}/v1/rewards"]
         page = opened(address)
         write(page, "a", "b")
@@ -270,7 +243,7 @@ def test_scoring_is_cancelled_by_escape(opened):
 
 def test_a_process_model_shows_its_steps_with_words_beside_the_colours(opened, process_scorer):
     solution = ["3 + 4 = 7.", "7 * 2 = 15.", "So it is 15."]
-    with served(InProcessBackend(process_scorer), ServerSettings()) as address:
+    with served(create_app(InProcessBackend(process_scorer), ServerSettings())) as address:
         page = opened(address)
         page.fill("textarea[aria-label=Prompt]", "What is (3 + 4) * 2?")
         page.fill("#completion-A", "\n".join(solution))
@@ -288,7 +261,8 @@ def test_a_process_model_shows_its_steps_with_words_beside_the_colours(opened, p
 
 def test_an_ensemble_shows_how_far_its_members_disagree_and_a_cut_prompt_is_flagged(opened):
     results = [ItemScore(1.5, 20, True, (), 0.25), ItemScore(1.5, 8, False, (), 0.5)]
-    with served(FixedBackend(results * 2, members=("a", "b"), how="mean"), ServerSettings()) as address:
+    backend = FixedBackend(results * 2, members=("a", "b"), how="mean")
+    with served(create_app(backend, ServerSettings())) as address:
         page = opened(address)
         write(page, "Paris", "Rome")
         score(page)
@@ -326,7 +300,7 @@ def test_the_api_page_fits_a_phone(opened, address):
 
 
 def test_with_a_key_the_browser_asks_for_it_once_and_both_pages_work(opened):
-    with served(FixedBackend(), ServerSettings(api_key="sesame")) as address:
+    with served(create_app(FixedBackend(), ServerSettings(api_key="sesame"))) as address:
         page = opened(address, http_credentials={"username": "me", "password": "sesame"})
         write(page, "Paris", "Rome")
         score(page)

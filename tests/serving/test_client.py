@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 from tests.serving.backends import InProcessBackend
+from tests.serving.fixed_backend import FixedBackend
 from tests.serving.scripted_server import (
     Act,
     Handler,
@@ -27,7 +29,9 @@ from tests.serving.scripted_server import (
     served,
 )
 
+from rewardlab.errors import ConfigError
 from rewardlab.scoring.scorer import Scorer
+from rewardlab.serving import asking, retrying
 from rewardlab.serving.app import create_app
 from rewardlab.serving.client import (
     AsyncRewardClient,
@@ -41,14 +45,19 @@ from rewardlab.serving.client import (
     ServerUnavailable,
     Unscored,
 )
-from rewardlab.serving.retrying import RetryPolicy
+from rewardlab.serving.items import Answer
 from rewardlab.serving.settings import ServerSettings
 
 Call = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "FIRST_WAIT", 0.02)
+
+
 def quick(client: Any, retries: int) -> Any:
-    client.policy = RetryPolicy(retries=retries, deadline=20.0, first_wait=0.02)
+    client.policy = retrying.RetryPolicy(retries=retries, deadline=20.0)
     return client
 
 
@@ -178,6 +187,28 @@ def test_nobody_there_is_told_so(call: Call):
     assert not call(url, "health")
 
 
+def test_the_wait_for_a_server_that_is_down_is_not_silent(call: Call, caplog: pytest.LogCaptureFixture):
+    with scripted(right) as server:
+        url = server.url
+    with pytest.raises(ServerUnavailable):
+        call(url, "score", ["p", "q"], ["c", "d"], retries=2, max_items=1)
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("rewardlab")]
+    assert len(told) == 1
+    assert url in told[0]
+    assert "asking again for up to 20 s" in told[0]
+
+
+def test_asleep_the_server_is_healthy_and_its_info_says_that_it_sleeps(call: Call):
+    backend = FixedBackend()
+    backend.state = "sleeping"
+    with served(create_app(backend, ServerSettings())) as address:
+        assert call(address, "health") is True
+        assert call(address, "info")["state"] == "sleeping"
+        with pytest.raises(ServerUnavailable, match="503, the model is sleeping") as caught:
+            call(address, "score", ["p"], ["c"], retries=0)
+        assert "the server is not ready (the model is sleeping)" in caught.value.hint
+
+
 def test_an_answer_that_drips_is_not_waited_for_beyond_the_time(call: Call):
     """The library's own time-out is of silence, and a byte every 0.1 s breaks it."""
 
@@ -223,6 +254,44 @@ def test_two_models_within_one_call_are_an_error(call: Call):
         call(server.url, "score", list("ab"), list("ab"), max_items=1, concurrency=1)
 
 
+def test_a_reload_within_one_call_is_an_error_and_the_next_call_has_the_new_model(call: Call):
+    """The real application changes its model between two requests of one call."""
+
+    class Reloaded(FixedBackend):
+        async def score(self, items: Any) -> Answer:
+            answer = await super().score(items)
+            self.info = replace(self.info, fingerprint="e" * 16)
+            return answer
+
+    with served(create_app(Reloaded(fingerprint="f" * 16), ServerSettings())) as address:
+        with pytest.raises(ModelChanged, match="the models ffffffffffff and eeeeeeeeeeee answered within one call"):
+            call(address, "score", list("ab"), list("ab"), max_items=1, concurrency=1)
+        assert call(address, "score", list("ab"), list("ab"), max_items=1, concurrency=1) == [0.0, 0.0]
+
+
+def test_a_closed_client_says_that_it_is_closed(call: Call):
+    async def closed(address: str) -> AsyncRewardClient:
+        client = AsyncRewardClient(address)
+        await client.close()
+        return client
+
+    with scripted(right) as server:
+        for method, args in (("score", (["p"], ["c"])), ("info", ()), ("health", ())):
+            if call is blocking:
+                one = RewardClient(server.url)
+                one.close()
+                with pytest.raises(ConfigError, match="the client was closed"):
+                    getattr(one, method)(*args)
+            else:
+
+                async def run(method: str = method, args: Any = args) -> None:
+                    await getattr(await closed(server.url), method)(*args)
+
+                with pytest.raises(ConfigError, match="the client was closed"):
+                    asyncio.run(run())
+        assert not server.bodies
+
+
 def test_a_model_can_be_asked_for():
     with scripted(right) as server, RewardClient(server.url) as client:
         assert client.rewards(["p"], ["c"], fingerprint="f" * 16)[0].raw == 1.0  # type: ignore[union-attr]
@@ -259,6 +328,26 @@ def test_health_is_asked_once(call: Call):
             assert len(server.bodies) == 1
     with scripted(failing(404)) as server, pytest.raises(ServerRefused):
         call(server.url, "health")
+
+
+def test_an_answer_that_cannot_be_decompressed_is_said_to_be_that(call: Call):
+    def garbled(handler: Handler) -> None:
+        handler.send(200, b"no gzip", {"Content-Encoding": "gzip"})
+
+    for method, args in (("health", ()), ("score", (["p"], ["c"]))):
+        with scripted(garbled) as server, pytest.raises(BadAnswer, match=r"cannot be read: .*incorrect header"):
+            call(server.url, method, *args)
+
+
+def test_an_answer_without_an_end_is_said_to_be_that(call: Call, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(asking, "_MAX_ANSWER", 1000)
+
+    def long(handler: Handler) -> None:
+        handler.send(200, b" " * 2000)
+
+    for method, args in (("health", ()), ("score", (["p"], ["c"]))):
+        with scripted(long) as server, pytest.raises(BadAnswer, match="cannot be read: it does not end"):
+            call(server.url, method, *args)
 
 
 def test_threads_share_a_client_without_crossing_answers():

@@ -99,7 +99,7 @@ def test_anchors_are_unique_and_every_route_says_what_it_is_for(document):
 def test_every_route_that_scores_has_an_example_and_a_shared_one_that_of_its_dialect(document):
     for section in sections_of(document):
         for route in section.routes:
-            if section.name != "system" and route.names != ("POST /reload",):
+            if section.name != "system":
                 assert all(example.body and example.answer for example in route.examples), (section.name, route.names)
     by_name = {
         (section.name, name): route

@@ -133,7 +133,7 @@ def test_an_empty_text_is_refused(encoder: ItemEncoder, text: str) -> None:
 
 @pytest.mark.parametrize(
     "item",
-    [Rendered("a \ud800 b"), Conversation("Hi", "a \ud800 b"), Conversation("\udc00", "b"), Continued("\ud800", "")],
+    [Conversation("Hi", "a \ud800 b"), Conversation("\udc00", "b"), Continued("\ud800", "")],
 )
 def test_half_a_utf_16_pair_is_refused(encoder: ItemEncoder, item: Item) -> None:
     refused = refusal(encoder, item)
@@ -150,6 +150,16 @@ def test_a_prompt_that_is_rendered_is_continued_as_it_stands(scorer: Scorer, enc
     assert ids_of(encoder, Continued("Hi", "there")) == ids_of(encoder, Conversation("Hi", "there"))
     assert ids_of(encoder, Continued("< 3", "there")) == ids_of(encoder, Conversation("< 3", "there"))
     assert encoder.settled(Continued("Hi", "x")) == Conversation("Hi", "x")
+
+
+@pytest.mark.parametrize("prompt", ["Hi", (USER,), (SYSTEM, USER)])
+def test_a_response_s_own_end_token_is_not_written_twice(scorer: Scorer, encoder: ItemEncoder, prompt: Any) -> None:
+    """As a policy generated it: the template writes the end token itself. What stands within is the response's own."""
+    expected = ids_of(encoder, Conversation(prompt, "there"))
+    assert expected.count(scorer.encoder.tokenizer.eos_token_id) == rendering(scorer, prompt, "there").count("<eos>")
+    for response in ("there", "there<eos>", "there<eos>\n", f"there<eos>{scorer.encoder.tokenizer.pad_token}"):
+        assert ids_of(encoder, Continued(prompt, response)) == expected
+    assert encoder.settled(Continued(prompt, "a <eos> b ")) == Conversation(prompt, "a <eos> b ")
 
 
 # -- ids --------------------------------------------------------------------------------------------------------------
@@ -259,7 +269,7 @@ def test_without_a_separator_there_is_nothing_to_read(process_scorer: Scorer, pr
     text = rendering(process_scorer, "1 + 1?", "two")
     for item in (Rendered(text), Ids((3, 4, 5))):
         refused = refusal(process_encoder, item)
-        assert refused.kind == "invalid"
+        assert refused.kind == "step_boundary"
         assert str(process_scorer.read_out.separator) in refused.message
     refused = refusal(process_encoder, Conversation("1 + 1?", "", steps=(f"a{process_scorer.read_out.separator}",)))
     assert refused.message.startswith("a step of the completion contains the step separator")

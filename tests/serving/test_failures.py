@@ -23,7 +23,10 @@ from rewardlab.serving.failures import (
     [
         (RequestRefused("x"), 400, 422, "Validation"),
         (RequestRefused("x", status=401), 401, 401, "Unauthorized"),
-        (RequestRefused("x", status=413), 413, 413, "Validation"),
+        *[
+            (RequestRefused("x", status=status), status, status, "Validation")
+            for status in (403, 404, 405, 408, 413, 415, 422, 431)
+        ],
         (Unavailable("x"), 503, 503, "Unhealthy"),
         (Overloaded("x"), 503, 429, "Overloaded"),
         (DeadlineExceeded("x"), 503, 503, "Unhealthy"),
@@ -49,7 +52,9 @@ def test_openais_shape_names_the_field() -> None:
     }
 
 
-@pytest.mark.parametrize(("seconds", "header"), [(None, "1"), (0.0, "1"), (0.2, "1"), (2.6, "3"), (60.0, "60")])
+@pytest.mark.parametrize(
+    ("seconds", "header"), [(None, "1"), (0.0, "1"), (0.2, "1"), (2.1, "3"), (2.5, "3"), (60.0, "60")]
+)
 def test_only_what_may_be_asked_again_says_when(seconds: float | None, header: str) -> None:
     for kind in (Unavailable, Overloaded, DeadlineExceeded):
         assert headers_of(kind("x", retry_after=seconds)) == {"Retry-After": header}

@@ -24,7 +24,7 @@ from tests.serving.server_process import HOST, Reply, ServerProcess
 from rewardlab.serving.settings import ServerSettings
 
 KEY = "sesame-open-sesame"
-SECONDS = 5.0
+SECONDS = 10.0
 LIMITS = ServerSettings()
 TIME_OUTS = {"header_timeout_s": 2.0, "body_timeout_s": 2.0}
 JSON_ROUTES = ["/classify", "/predict", "/v1/rewards"]
@@ -34,7 +34,7 @@ CHANGES_THE_SERVER = {"/sleep", "/wake_up", "/reload"}
 
 @pytest.fixture(scope="module")
 def server(reward_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(reward_model, settings=TIME_OUTS, environment={"REWARDLAB_API_KEY": KEY}) as started:
+    with ServerProcess(reward_model, api_key=KEY, **TIME_OUTS) as started:
         yield started.wait_until_ready()
 
 

@@ -4,142 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from tests.serving.guard_client import JSON, KEY, Client, Echo
 
 from rewardlab.serving import guard as guard_module
+from rewardlab.serving.faults import log_fault
 from rewardlab.serving.guard import Guard
 from rewardlab.serving.metrics import Metrics
 from rewardlab.serving.settings import ServerSettings
-
-KEY = "s3cret-key"
-JSON = [(b"content-type", b"application/json")]
-
-
-class Route:
-    path = "/v1/{name}"
-
-
-@dataclass
-class Echo:
-    """Answers with the body that it was given; waits where told to, and says what became of it."""
-
-    wait: float = 0.0
-    error: Exception | None = None
-    bodies: list[bytes] = field(default_factory=list)
-    cancelled: bool = False
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        scope["route"] = Route()
-        message = await receive()
-        self.bodies.append(message["body"])
-        try:
-            await asyncio.sleep(self.wait)
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
-        if self.error is not None:
-            raise self.error
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-        await send({"type": "http.response.body", "body": message["body"]})
-
-
-class CountingMetrics(Metrics):
-    """Remembers requests."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.requests: list[tuple[str, int]] = []
-
-    def request(self, route: str, status: int, seconds: float) -> None:
-        self.requests.append((route, status))
-        super().request(route, status, seconds)
-
-
-@dataclass
-class Reply:
-    """What a client got."""
-
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    complete: bool = False
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Client:
-    """Calls a guard as a server would.
-
-    Args:
-        app: What stands behind it.
-        **settings: Of the guard.
-    """
-
-    def __init__(self, app: Callable[..., Awaitable[None]] | None = None, **settings: Any) -> None:
-        self.app = Echo() if app is None else app
-        self.metrics = CountingMetrics()
-        self.guard = Guard(self.app, replace(ServerSettings(), **settings), self.metrics)
-        self.parts_taken = 0
-
-    def __call__(
-        self,
-        body: bytes | list[bytes] = b"",
-        *,
-        method: str = "POST",
-        path: str = "/v1/rewards",
-        headers: list[tuple[bytes, bytes]] | None = None,
-        chunked: bool = False,
-        ends: bool = True,
-        leaves_after: float | None = None,
-        cancelled_after: float | None = None,
-    ) -> Reply:
-        reply = Reply()
-        parts = [body] if isinstance(body, bytes) else list(body)
-        given = list(JSON if headers is None else headers)
-        if chunked:
-            given.append((b"transfer-encoding", b"chunked"))
-        elif parts != [b""] and not any(name == b"content-length" for name, _ in given):
-            given.append((b"content-length", str(sum(map(len, parts))).encode()))
-        scope = {"type": "http", "method": method, "path": path, "headers": given, "client": ("10.0.0.1", 1234)}
-        scope["query_string"] = b"api_key=in-the-url"
-
-        async def run() -> None:
-            left = asyncio.Event()
-            if leaves_after is not None:
-                asyncio.get_running_loop().call_later(leaves_after, left.set)
-
-            async def receive() -> dict[str, Any]:
-                if self.parts_taken < len(parts):
-                    self.parts_taken += 1
-                    more = self.parts_taken < len(parts) or not ends
-                    return {"type": "http.request", "body": parts[self.parts_taken - 1], "more_body": more}
-                await left.wait()
-                return {"type": "http.disconnect"}
-
-            async def send(message: dict[str, Any]) -> None:
-                if message["type"] == "http.response.start":
-                    assert reply.status is None, "answered twice"
-                    reply.status = message["status"]
-                    reply.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-                else:
-                    reply.body += message.get("body", b"")
-                    reply.complete = not message.get("more_body", False)
-
-            task = asyncio.ensure_future(self.guard(scope, receive, send))
-            if cancelled_after is not None:
-                asyncio.get_running_loop().call_later(cancelled_after, task.cancel)
-            await asyncio.wait_for(task, 10)
-            assert asyncio.all_tasks() == {asyncio.current_task()}, "a task is left behind"
-
-        asyncio.run(run())
-        return reply
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +97,11 @@ def test_a_browser_is_asked_for_the_key_on_pages(path: str, offered: str) -> Non
     assert Client(api_key=KEY)(method="GET", path=path, headers=[]).headers["www-authenticate"].startswith(offered)
 
 
+def test_pages_have_no_head() -> None:
+    """They are GET's alone, and so is the browser's question."""
+    assert Client(api_key=KEY)(method="HEAD", path="/", headers=[]).headers["www-authenticate"] == "Bearer"
+
+
 def test_a_refused_body_is_not_read_before_the_answer_and_the_connection_closes() -> None:
     reply = Client(api_key=KEY)([b"{"], headers=JSON, ends=False)
     assert (reply.status, reply.headers["connection"], reply.complete) == (401, "close", True)
@@ -297,12 +177,65 @@ def test_a_body_that_does_not_come_is_408() -> None:
     assert (reply.status, reply.headers["connection"]) == (408, "close")
 
 
-def test_bodies_of_all_connections_together_are_bounded() -> None:
-    client = Client(max_body_bytes=10)
-    client.guard._buffered = 10 * guard_module.BODIES_IN_MEMORY - 1
-    reply = client(b"{}")
-    assert (reply.status, reply.headers["retry-after"]) == (503, "2")
-    assert client.guard._buffered == 10 * guard_module.BODIES_IN_MEMORY - 1
+def test_bodies_of_all_connections_together_are_bounded_until_their_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bodies of 10 bytes may be held: while they wait for their answers a third one of 2 bytes may not.
+
+    Read is not gone: the body is held, and what was parsed of it, for as long as its items wait.
+    """
+    monkeypatch.setattr(guard_module, "BODIES_IN_MEMORY", 2)
+    release = asyncio.Event()
+    replies: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await release.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask(body: bytes) -> None:
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            return messages.pop() if messages else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                replies.append(message["status"])
+
+        headers = [*JSON, (b"content-length", str(len(body)).encode())]
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+        await asyncio.wait_for(guard(scope, receive, send), 2)
+
+    async def run() -> None:
+        waiting = [asyncio.create_task(ask(b'"12345678"')) for _ in range(2)]
+        await asyncio.sleep(0.02)
+        await ask(b"{}")
+        assert replies == [503]
+        release.set()
+        await asyncio.gather(*waiting)
+        await ask(b"{}")
+        assert replies == [503, 200, 200, 200]
+
+    guard = Guard(app, ServerSettings(max_body_bytes=10), Metrics())
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "status"),
+    [
+        (b"{}", {}, 200),
+        (b"{", {}, 400),
+        ([b"x" * 60] * 3, {"chunked": True}, 413),
+        ([b"{", b"}"], {"ends": False, "chunked": True}, 408),
+        ([b"{"], {"ends": False, "chunked": True, "leaves_after": 0.02}, None),
+        (b"{}", {"leaves_after": 0.02}, None),
+        (b"{}", {"cancelled_after": 0.05}, 503),
+    ],
+)
+def test_no_body_is_counted_for_ever(body: Any, options: dict[str, Any], status: int | None) -> None:
+    waits = Echo(wait=5.0 if "cancelled_after" in options or options.keys() == {"leaves_after"} else 0.0)
+    client = Client(waits, max_body_bytes=100, body_timeout_s=0.1)
+    assert client(body, **options).status == status
+    assert client.guard._buffered == 0
 
 
 @pytest.mark.parametrize("path", ["/v1/rewards", "/predict"])
@@ -421,18 +354,20 @@ def test_an_exception_that_escapes_is_500_without_details(caplog: pytest.LogCapt
     reply = client(b"{}")
     assert reply.status == 500
     assert b"user" not in reply.body
-    assert "a user's text" in caplog.text
+    assert "a user's text" not in caplog.text
+    assert f"request {reply.headers['x-request-id']}: /v1/rewards raised RuntimeError" in caplog.text
+    assert "raise self.error" in caplog.text, "where it was raised"
     assert client.metrics.requests == [("/v1/{name}", 500)]
 
 
 def test_an_exception_after_the_answer_began_is_logged_alone(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        raise RuntimeError("late")
+        raise RuntimeError
 
     reply = Client(app)(b"{}")
     assert (reply.status, reply.complete) == (200, False)
-    assert "late" in caplog.text
+    assert "raised RuntimeError" in caplog.text
 
 
 def test_a_task_that_the_server_ends_is_told_so() -> None:
@@ -506,3 +441,16 @@ def test_lifespans_pass_and_websockets_are_closed() -> None:
 
     asyncio.run(run())
     assert seen == ["lifespan", "websocket.close"]
+
+
+def test_a_fault_is_logged_by_its_type_and_place(caplog: pytest.LogCaptureFixture) -> None:
+    """Never by its words, which may quote a client's text."""
+    try:
+        raise ValueError("a user's text")
+    except ValueError as error:
+        log_fault(logging.getLogger("rewardlab.serving"), "computing", error)
+    (record,) = caplog.records
+    first, *_, place = record.getMessage().splitlines()
+    assert (record.levelname, first) == ("ERROR", "computing raised ValueError")
+    assert 'raise ValueError("a user' in place, "the source's line, which is ours"
+    assert record.exc_info is None

@@ -2,134 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
 import gzip
 import json
-import logging
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import uvicorn
-
-from rewardlab.serving.guard import Guard
-from rewardlab.serving.http_protocol import MAX_PIPELINED, LimitedProtocol
-from rewardlab.serving.metrics import Metrics
-from rewardlab.serving.settings import ServerSettings
-
-KEPT_GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-KEPT_POST = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-GET = KEPT_GET.replace(b"Host", b"Connection: close\r\nHost")
-POST = KEPT_POST.replace(b"Host", b"Connection: close\r\nHost")
-CHUNKED = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-SETTINGS = ServerSettings(
-    header_timeout_s=0.4, body_timeout_s=0.6, max_connections=20, max_body_bytes=100_000, max_header_bytes=4096
+from tests.serving.bare_server import (
+    CHUNKED,
+    GET,
+    KEPT_GET,
+    KEPT_POST,
+    POST,
+    SETTINGS,
+    Server,
+    read,
+    status,
+    wait_until,
 )
 
-
-class App:
-    """``/echo`` gives the body back, ``/slow`` takes a while, ``/large`` gives 16 MiB; counts what is cancelled."""
-
-    def __init__(self) -> None:
-        self.cancelled = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body = (await receive())["body"] if scope["path"] == "/echo" else b'"ok"'
-        if scope["path"] == "/large":
-            body = b"x" * 2**24
-        try:
-            await asyncio.sleep(1.0 if scope["path"] == "/slow" else 0)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        headers = [(b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
-class Server:
-    """A real server in a thread.
-
-    Args:
-        settings: Its limits.
-        loop: uvicorn's name of the event loop.
-    """
-
-    def __init__(self, settings: ServerSettings, loop: str) -> None:
-        self.app = App()
-        config = uvicorn.Config(
-            Guard(self.app, settings, Metrics()),
-            http=functools.partial(LimitedProtocol, settings=settings),  # type: ignore[arg-type]
-            loop=loop,
-            port=0,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level=logging.ERROR,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
-        self.server = uvicorn.Server(config)
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.port = self.listener.getsockname()[1]
-        self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
-
-    def __enter__(self) -> Server:
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.005)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
-        assert not self.thread.is_alive()
-
-    @property
-    def connections(self) -> int:
-        return len(self.server.server_state.connections)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
-
-    def exchange(self, *parts: bytes, pause: float = 0.0) -> bytes:
-        """Send, in parts, and read until the server closes or nothing comes for half a second."""
-        with self.connect() as connection:
-            for part in parts:
-                with contextlib.suppress(OSError):
-                    connection.sendall(part)
-                time.sleep(pause)
-            return read(connection)
-
-
-def read(connection: socket.socket, timeout: float = 0.5) -> bytes:
-    """What comes until the other side closes, or nothing comes any more."""
-    connection.settimeout(timeout)
-    found = b""
-    with contextlib.suppress(TimeoutError, ConnectionResetError):
-        while part := connection.recv(65536):
-            found += part
-    return found
-
-
-def status(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1]) if answer else 0
-
-
-def wait_until(condition: Any, seconds: float = 3.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "does not come true"
-        time.sleep(0.01)
+from rewardlab.serving import http_protocol
+from rewardlab.serving.failures import Overloaded
+from rewardlab.serving.guard import ANSWER_HEADERS
+from rewardlab.serving.http_protocol import MAX_PIPELINED
 
 
 @pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
@@ -146,7 +45,8 @@ def _nothing_is_logged_and_the_server_lives(server: Server, caplog: pytest.LogCa
     yield
     assert status(server.exchange(GET)) == 200
     wait_until(lambda: server.connections == 0, 8)
-    assert [record.getMessage() for record in caplog.records if record.name != "rewardlab.serving.access"] == []
+    records = caplog.get_records("call") + caplog.records  # each phase has its own
+    assert [record.getMessage() for record in records if record.name != "rewardlab.serving.access"] == []
 
 
 def test_an_ordinary_exchange_and_the_next_on_the_same_connection(server: Server) -> None:
@@ -344,3 +244,168 @@ def test_other_limits_are_other_protocols() -> None:
     with Server(replace(SETTINGS, max_headers=2), "asyncio") as strict:
         assert status(strict.exchange(GET)) == 200
         assert status(strict.exchange(GET.replace(b"\r\n\r\n", b"\r\na: b\r\n\r\n"))) == 431
+
+
+# Overload
+
+CLOSE_S = 0.4
+"""For these tests; else a second."""
+
+
+@pytest.fixture
+def busy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The server while it refuses what scores."""
+    monkeypatch.setattr(http_protocol, "CLOSE_S", CLOSE_S)
+    server.refusal = Overloaded("the queue is 70 s long", retry_after=2.5)
+    server.app.begun.clear()
+    server.in_progress.clear()
+    yield server
+    server.refusal = None
+
+
+def head_and_body(answer: bytes) -> tuple[int, dict[str, str], Any]:
+    """One answer, of which nothing follows its body."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head.decode().split("\r\n"))}
+    assert int(headers["content-length"]) == len(body)
+    return status(answer), headers, json.loads(body)
+
+
+@pytest.mark.parametrize("packets", ["together", "apart"])
+@pytest.mark.parametrize(
+    ("path", "expected", "body"),
+    [
+        (
+            b"/v1/rewards?a=b",
+            503,
+            {"error": {"message": "the queue is 70 s long", "type": "overloaded", "param": None, "code": 503}},
+        ),
+        (b"/predict", 429, {"error": "the queue is 70 s long", "error_type": "Overloaded"}),
+    ],
+)
+def test_what_would_wait_too_long_is_refused_unread(
+    busy: Server, path: bytes, expected: int, body: Any, packets: str
+) -> None:
+    """Once its body is here, in its head's packet or a later one: 2.5 s to wait are 3, and the connection closes."""
+    head = (KEPT_POST % (2, b"")).replace(b"/echo", path)
+    parts = [head + b"{}"] if packets == "together" else [head, b"{", b"}"]
+    with busy.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        start = time.monotonic()
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.03)
+        answer = read(connection, 5)
+        assert time.monotonic() - start < CLOSE_S, "it does not wait for a body that is here"
+        assert connection.recv(10) == b""
+    found, headers, words = head_and_body(answer)
+    assert (found, words) == (expected, body)
+    assert (headers["retry-after"], headers["connection"]) == ("3", "close")
+    assert all(headers[name.decode()] == value.decode() for name, value in ANSWER_HEADERS)
+    assert busy.app.begun == []
+
+
+def test_a_body_that_never_comes_is_not_waited_for(busy: Server) -> None:
+    with busy.connect() as connection:
+        connection.sendall(KEPT_POST % (100, b"{"))
+        start = time.monotonic()
+        assert head_and_body(read(connection, 5))[0] == 503
+        assert CLOSE_S / 2 < time.monotonic() - start < 4 * CLOSE_S
+    assert busy.app.begun == []
+
+
+def test_what_is_no_http_after_a_refused_head_is_answered_once(busy: Server) -> None:
+    """The refusal that waits for the body must not follow the one of the body's form: nothing is written to an end."""
+    with busy.connect() as connection:
+        connection.sendall(CHUNKED + b"zz\r\n")
+        assert head_and_body(read(connection))[0] == 400
+        time.sleep(1.5 * CLOSE_S)  # the client keeps its half open
+    with busy.connect() as connection:
+        connection.sendall(CHUNKED + b"0\r\na: " + b"b" * 20_000)
+        assert head_and_body(read(connection))[0] == 431
+        time.sleep(1.5 * CLOSE_S)  # the client keeps its half open
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"GET /v1/models", b"GET /metrics", b"POST /sleep?level=1", b"POST /wake_up", b"POST /reload", b"POST /ping"],
+)
+def test_what_does_not_score_is_never_refused_so(busy: Server, request_line: bytes) -> None:
+    answer = busy.exchange(request_line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert status(answer) == 200
+    assert busy.in_progress == []
+
+
+def test_a_request_sent_ahead_behind_a_refused_one_is_not_run(busy: Server) -> None:
+    """Its client was told that the connection closes, and sends it again: it would be scored twice."""
+    post = KEPT_POST % (2, b"{}")
+    for sent in (post + KEPT_GET, post * 5, post + b"no HTTP"):
+        assert head_and_body(busy.exchange(sent))[0] == 503
+    time.sleep(0.05)
+    assert busy.app.begun == []
+    assert len(busy.in_progress) == 3
+
+
+def test_a_kept_connection_is_refused_at_its_second_request(busy: Server) -> None:
+    refusal, busy.refusal = busy.refusal, None
+    with busy.connect() as connection:
+        connection.sendall(KEPT_POST % (2, b"{}"))
+        assert status(connection.recv(65536)) == 200
+        busy.refusal = refusal
+        connection.sendall(KEPT_POST % (2, b"{}"))
+        assert head_and_body(read(connection, 5))[0] == 503
+    assert busy.app.begun == ["/echo"]
+
+
+def test_what_a_connection_has_queued_is_not_refused(busy: Server) -> None:
+    """The answer to it would come before the one that is worked on."""
+    refusal, busy.refusal = busy.refusal, None
+    with busy.connect() as connection:
+        connection.sendall(KEPT_GET.replace(b"/health", b"/slow"))
+        wait_until(lambda: busy.app.begun == ["/slow"])
+        busy.refusal = refusal
+        connection.sendall(POST % (2, b"{}"))
+        answers = read(connection, 5)
+    assert [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]] == [200, 200]
+
+
+def test_the_backend_is_told_how_many_requests_are_in_progress(server: Server) -> None:
+    server.in_progress.clear()
+    with server.connect() as slow:
+        slow.sendall(GET.replace(b"/health", b"/slow"))
+        time.sleep(0.1)
+        assert status(server.exchange(POST % (2, b"{}"))) == 200
+    assert server.in_progress == [1]
+
+
+def test_who_has_no_key_is_told_nothing_of_the_load() -> None:
+    """But that a key is missing, by the guard."""
+    with Server(replace(SETTINGS, api_key="k"), "asyncio") as guarded:
+        guarded.refusal = Overloaded("the queue is 70 s long", retry_after=2)
+        for header in (b"A: b", b"X-API-Key: K", b"Authorization: Bearer"):
+            answer = guarded.exchange((POST % (2, b"{}")).replace(b"Host", header + b"\r\nHost"))
+            assert status(answer) == 401
+            assert b"70 s" not in answer
+        assert guarded.in_progress == []
+        for header in (b"X-API-Key: k", b"Authorization: Bearer k"):
+            answer = guarded.exchange((POST % (2, b"{}")).replace(b"Host", header + b"\r\nHost"))
+            assert head_and_body(answer)[0] == 503
+        assert guarded.app.begun == []
+
+
+def test_a_request_counts_its_time_from_its_head(server: Server) -> None:
+    """Its body comes 0.3 s later, and is waited for in the time that its deadline leaves."""
+    head = (POST % (2, b"")).replace(b"/echo", b"/arrived")
+    elapsed = float(server.exchange(head, b"{}", pause=0.3).rpartition(b"\r\n\r\n")[2])
+    assert 0.25 < elapsed < 0.6
+    assert float(server.exchange(head + b"{}").rpartition(b"\r\n\r\n")[2]) < 0.2
+
+
+def test_an_answer_to_what_came_late_is_the_last(server: Server) -> None:
+    """A head of 0.3 s ends as no HTTP: the time for it ends 0.1 s later, before the connection is closed for good."""
+    with server.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        time.sleep(0.3)
+        connection.sendall(b"bad header\r\n\r\n")
+        assert head_and_body(read(connection, 0.5))[0] == 400
+        time.sleep(0.3)

@@ -21,6 +21,7 @@ from rewardlab.serving.items import (
     ModelInfo,
     Rendered,
     Result,
+    num_chars,
 )
 from rewardlab.types import Scale
 
@@ -32,7 +33,6 @@ INFO = ModelInfo(
     kind="sequence",
     architecture="Qwen3ForSequenceClassification",
     max_length=128,
-    vocabulary_size=321,
     dtype="float32",
     device="cpu",
     layout="tree",
@@ -54,6 +54,14 @@ INFO = ModelInfo(
 )
 def test_items_travel(item: Item) -> None:
     assert pickle.loads(pickle.dumps(item)) == item
+
+
+def test_turns_and_steps_count_beside_their_characters() -> None:
+    """8 each: 2 turns of 2 characters, joined by 2, and a completion of 1 are 2 * 8 + 7; 3 steps 3 * 8 + 4."""
+    turns = ({"role": "user", "content": "ab"}, {"role": "assistant", "content": "cd"})
+    assert num_chars(Conversation(turns, "e")) == num_chars(Continued(turns, "e")) == 23
+    assert num_chars(Conversation("", "a", ("b", "c", "d"))) == 28
+    assert num_chars(Continued("ab", "c")) == num_chars(Rendered("abc")) == num_chars(Ids((1, 2, 3))) == 3
 
 
 @pytest.mark.parametrize("result", [ItemScore(1.5, 7, True, (0.5,), 0.1), ItemRefusal("too_long", "m", "h")])

@@ -10,8 +10,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from tests.page_checker import PageChecker
+from tests.serving.fixed_backend import FixedBackend
 
 from rewardlab.serving import page
+from rewardlab.serving.app import create_app
+from rewardlab.serving.guard import ANSWER_HEADERS
 from rewardlab.serving.settings import ServerSettings
 
 
@@ -58,9 +61,16 @@ def test_its_policy_allows_its_own_style_and_script_by_hash_and_nothing_else(res
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
     assert policy["connect-src"] == "'self'"
     assert policy["require-trusted-types-for"] == "'script'"
-    assert response.headers["x-content-type-options"] == "nosniff"
-    assert response.headers["referrer-policy"] == "no-referrer"
-    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-frame-options"] == "DENY"
+    assert response.headers["cross-origin-opener-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_headers_of_every_answer_are_on_the_pages_too(path):
+    with TestClient(create_app(FixedBackend(), ServerSettings())) as client:
+        headers = client.get(path).headers
+    for name, value in ANSWER_HEADERS:
+        assert headers.get_list(name.decode()) == [value.decode()]
 
 
 def test_no_script_could_make_html_of_a_text(response):

@@ -115,14 +115,16 @@ def test_steps_go_to_process_models_alone(server: ScriptedServer, kind: str, sen
     assert server.bodies[0].get("steps") == sent
 
 
-def invalid(answer: dict[str, Any]) -> None:
-    answer["results"][0] = {"index": 0, "error": {"kind": "invalid", "message": "words", "hint": "do"}}
-
-
-@pytest.mark.parametrize(("kind", "expected"), [("sequence", DataError), ("step", StepBoundaryError)])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("invalid", DataError), ("step_boundary", StepBoundaryError), ("too_long", CompletionTooLongError)],
+)
 def test_what_cannot_be_read_has_an_encoder_s_error(kind: str, expected: type[Exception]):
-    with scripted(answering(invalid)) as server:
-        (found,) = encoder(server, kind=kind).encode_many([PromptGroup("p", ("a",), source="rows.jsonl:7")])
+    def refused(answer: dict[str, Any]) -> None:
+        answer["results"][0] = {"index": 0, "error": {"kind": kind, "message": "words", "hint": "do"}}
+
+    with scripted(answering(refused)) as server:
+        (found,) = encoder(server, kind="step").encode_many([PromptGroup("p", ("a",), source="rows.jsonl:7")])
     assert type(found) is expected
     assert found.message == "rows.jsonl:7: completion 0: words"  # type: ignore[union-attr]
     assert found.hint == "do"  # type: ignore[union-attr]
@@ -153,7 +155,9 @@ def test_what_the_server_would_refuse_with_its_neighbours_is_not_sent(
 
 
 def test_a_text_at_the_limit_is_sent(server: ScriptedServer):
-    assert isinstance(encoder(server).encode_many([PromptGroup("p" * 500, ("c" * 500,))])[0], EncodedRemotely)
+    """The prompt goes as a message, and the server counts 8 for a turn."""
+    assert isinstance(encoder(server).encode_many([PromptGroup("p" * 500, ("c" * 492,))])[0], EncodedRemotely)
+    assert isinstance(encoder(server).encode_many([PromptGroup("p" * 500, ("c" * 493,))])[0], DataError)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from rewardlab.modeling.head import head_name
 from rewardlab.scoring.bulk import score_file
 from rewardlab.scoring.ensemble import EnsembleScorer
 from rewardlab.scoring.scorer import Scorer
+from rewardlab.serving import retrying
 from rewardlab.serving.app import create_app
 from rewardlab.serving.client import BadAnswer, ModelChanged, ScoringError
 from rewardlab.serving.items import ItemRefusal, ItemScore
@@ -192,6 +196,41 @@ def test_another_model_is_an_error_in_the_middle_of_work(serve: Callable[..., st
     with pytest.raises(ModelChanged):
         there.score(["p"], ["b"])
     assert RemoteScorer(there.client.url).score(["p"], ["b"]) == [0.0]
+
+
+def test_a_restart_with_the_same_checkpoint_is_waited_for_and_one_with_another_is_an_error(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+):
+    """The port is the same; the first request after the restart comes while nobody listens yet."""
+    monkeypatch.setattr(retrying, "FIRST_WAIT", 0.3)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def start(fingerprint: str = scorer.fingerprint) -> AbstractContextManager[str]:
+        backend = InProcessBackend(scorer)
+        backend.info = replace(backend.info, fingerprint=fingerprint)
+        return served(create_app(backend, ServerSettings()), port)
+
+    with start() as address:
+        there = RemoteScorer(address, timeout=10.0, retries=30)
+        before = there.score(["p"], ["the sea"])
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(there.score, ["p"], ["a poem"])
+        time.sleep(0.2)
+        assert not waiting.done()
+        with start():
+            assert waiting.result() == approx(scorer.score(["p"], ["a poem"]))
+            assert there.score(["p"], ["the sea"]) == before
+    with start("e" * 16) as address:
+        with pytest.raises(ModelChanged, match="the model eeeeeeeeeeee answered"):
+            there.score(["p"], ["of Paris"])
+        assert RemoteScorer(address).score(["p"], ["of Paris"]) == approx(scorer.score(["p"], ["of Paris"]))
+
+
+def test_its_repr_tells_where_the_model_is_and_not_the_key(serve: Callable[..., str]):
+    address = serve(FixedBackend(name="my-rm"), api_key="k3y")
+    assert repr(RemoteScorer(address, api_key="k3y")) == f"RemoteScorer('{address}', model='my-rm', scale='raw')"
 
 
 def test_a_long_text_is_not_sent_where_it_would_take_its_neighbours_along(scorer: Scorer, serve: Callable[..., str]):

@@ -29,15 +29,16 @@ def tries(policy: RetryPolicy, clock: Clock, share: float = 1.0) -> Tries:
 
 
 def test_the_longest_waits_double_up_to_the_ceiling():
-    """0.5, 1, 2, 4, then the ceiling of 5 s."""
-    one = tries(RetryPolicy(retries=6, first_wait=0.5, longest_wait=5.0), Clock())
-    assert [one.wait_after("503", "full", status=503) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    """0.5, 1, 2, 4, 8, 16, then the ceiling of 30 s."""
+    one = tries(RetryPolicy(), Clock())
+    found = [one.wait_after("503", "full", status=503) for _ in range(8)]
+    assert found == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
 
 
 @given(share=st.floats(0, 1), asked=st.floats(0, 60))
 def test_a_wait_is_never_shorter_than_the_server_asked_for(share: float, asked: float):
     """Full jitter stands on top of it: clients that were told the same second do not all come in it."""
-    wait = tries(RetryPolicy(first_wait=0.5), Clock(), share).wait_after("503", "", status=503, retry_after=asked)
+    wait = tries(RetryPolicy(), Clock(), share).wait_after("503", "", status=503, retry_after=asked)
     assert wait == pytest.approx(asked + 0.5 * share)
 
 
@@ -64,10 +65,10 @@ def test_no_retries_is_one_try():
 
 def test_a_wait_that_would_end_after_the_deadline_is_not_begun():
     clock = Clock()
-    one = tries(RetryPolicy(deadline=10.0, first_wait=1.0), clock)
+    one = tries(RetryPolicy(deadline=10.0), clock)
     assert one.left == 10
     clock.now += 8
-    assert one.wait_after("503", "", status=503) == 1.0
+    assert one.wait_after("503", "", status=503) == 0.5
     clock.now += 1.5
     with pytest.raises(ServerUnavailable, match="deadline of 10 s"):
         one.wait_after("503", "", status=503)

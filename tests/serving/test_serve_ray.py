@@ -49,6 +49,16 @@ def test_a_most_number_of_replicas_scales_them_with_the_load(example):
     assert options["autoscaling_config"] == {"min_replicas": 2, "max_replicas": 8, "target_ongoing_requests": 64}
 
 
+@pytest.mark.parametrize(
+    ("model", "name"), [("/models/rm/", "rm"), ("/models/a,/models/b", "ensemble"), ("dpo:models/sft", "dpo")]
+)
+def test_a_replicas_model_is_called_as_rewardlab_serve_calls_it(example, monkeypatch, model, name):
+    specs = []
+    monkeypatch.setattr(example, "LoadedBackend", lambda spec, *others: specs.append(spec))
+    example.RewardModelReplica(model, {}, None)
+    assert [spec.name for spec in specs] == [name]
+
+
 def test_a_replica_whose_model_cannot_be_loaded_any_more_says_that_it_is_not_well(example):
     replica = example.RewardModelReplica("/models/rm/", {}, None)
     assert replica.backend.state == "loading"

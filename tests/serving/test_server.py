@@ -25,6 +25,7 @@ PROGRAM = """
 import asyncio, resource, sys
 from rewardlab.errors import CheckpointError, RewardLabError
 from rewardlab.calibration.reference import reference_statistics
+from rewardlab.serving.failures import Overloaded
 from rewardlab.serving.guard import Guard
 from rewardlab.serving.items import ModelInfo
 from rewardlab.serving.metrics import Metrics
@@ -35,7 +36,7 @@ mode = sys.argv[1]
 given = eval(sys.argv[2])
 
 class Backend:
-    state, reason, waiting, model, reloads = "loading", "", 0, None, 0
+    state, reason, model, reloads = "loading", "", None, 0
 
     async def start(self):
         print("start", flush=True)
@@ -50,7 +51,7 @@ class Backend:
         members = ("a", "b") if mode == "ensemble" else ()
         reference = reference_statistics([0.0, 1.0], "held-out") if mode == "reference" else None
         self.model = ModelInfo(
-            "rm", "runs/rm", "abc", None, "sequence", "Tiny", 128, 100, "float32", "cpu", "tree", 512,
+            "rm", "runs/rm", "abc", None, "sequence", "Tiny", 128, "float32", "cpu", "tree", 512,
             members=members, reference=reference,
         )
         self.state = "ready"
@@ -60,7 +61,12 @@ class Backend:
         self.reloads += 1
         if self.reloads == 1:
             raise CheckpointError("runs/rm: NaN weights", hint="train it again")
+        if self.reloads == 2:
+            raise ValueError("a secret")
         return self.model
+
+    def overload(self, in_progress):
+        return Overloaded("too much", retry_after=7) if mode == "busy" else None
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -81,7 +87,7 @@ backend = Backend()
 settings = ServerSettings(port=0, **given)
 configure_logging("info")
 try:
-    status = run_server(
+    run_server(
         Guard(app, settings, Metrics()), backend, settings,
         on_ready=lambda url, model: print("ready", url, model.name, flush=True),
     )
@@ -89,7 +95,6 @@ except RewardLabError as error:
     print("error:", type(error).__name__, error.message, flush=True)
     sys.exit(9)
 assert not {"torch", "transformers"} & set(sys.modules), "the server's process has loaded torch"
-sys.exit(status)
 """
 
 
@@ -228,16 +233,39 @@ def test_while_it_loads_it_listens_and_can_be_told_to_end(serve) -> None:
 def test_reloading_is_told_and_the_server_lives(serve) -> None:
     server = serve()
     server.ready()
-    for told in ("SIGHUP: the old model serves on: runs/rm: NaN weights; hint", "SIGHUP: the model is now rm, fingerp"):
+    for told in (
+        "SIGHUP: the old model serves on\n",
+        "SIGHUP: the old model serves on; loading the new one raised ValueError\n",
+        "SIGHUP: the model is now rm, fingerprint abc\n",
+    ):
         server.process.send_signal(signal.SIGHUP)
-        assert told in server.process.stderr.readline()
+        assert server.process.stderr.readline().endswith(told)
+        while "ValueError" in told and not server.process.stderr.readline().endswith(", in reload\n"):
+            pass  # the way to where it was raised
     assert server.get("/health") == 200
     server.process.send_signal(signal.SIGTERM)
-    assert server.end()[0] == 0
+    status, _, err = server.end()
+    assert status == 0
+    assert "secret" not in err
+
+
+def test_a_backend_that_has_too_much_to_do_is_asked_before_a_request_is_read(serve) -> None:
+    server = serve("busy")
+    server.ready()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/rewards", "{}", {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert (response.status, response.headers["Retry-After"]) == (503, "7")
+        assert b"too much" in response.read()
+    assert server.get("/health") == 200
 
 
 class Nothing:
     """An application and a backend that must not be reached."""
+
+    def overload(self, in_progress: int) -> None:
+        """Never asked."""
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -54,6 +54,7 @@ def test_a_scale_that_the_model_cannot_give_is_an_error_and_not_the_raw_score() 
     ("kind", "failure"),
     [
         ("invalid", RequestRefused),
+        ("step_boundary", RequestRefused),
         ("too_long", RequestRefused),
         ("not_finite", ScoringFailed),
         ("failed", ScoringFailed),

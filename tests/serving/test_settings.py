@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 
 import pytest
 
 from rewardlab.errors import ConfigError
-from rewardlab.serving.settings import ServerSettings
+from rewardlab.serving.settings import ServerSettings, checked_key
 
 NUMBERS = [field.name for field in fields(ServerSettings) if field.name not in ("host", "port", "api_key", "scale")]
 
@@ -33,21 +34,37 @@ def test_what_guards_a_server(host: str, key: str | None, guarded: bool) -> None
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_limits_are_numbers_above_zero(name: str) -> None:
-    with pytest.raises(ConfigError, match=name):
-        ServerSettings(**{name: -1})
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf])
+def test_limits_are_numbers_above_zero(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be a number(.*)got {value}"):
+        ServerSettings(**{name: value})
 
 
 def test_a_batch_need_not_wait() -> None:
     assert ServerSettings(max_wait_ms=0).max_wait_ms == 0
-    with pytest.raises(ConfigError, match="queue_items must be above 0"):
+    with pytest.raises(ConfigError, match="queue_items must be a number above 0"):
         ServerSettings(queue_items=0)
 
 
-@pytest.mark.parametrize("key", ["", "schlüssel", "two\nlines", "a\x00b"])
+def test_a_request_that_is_allowed_fits_the_queue() -> None:
+    """Else it would be told to ask again later, for ever."""
+    assert ServerSettings(queue_items=4, max_items=4).queue_items == 4
+    with pytest.raises(ConfigError, match="queue_items is 4, less than max_items, 5") as error:
+        ServerSettings(queue_items=4, max_items=5)
+    assert error.value.hint == "raise --queue to 5, or lower --max-items to 4"
+
+
+@pytest.mark.parametrize("key", ["", "schlüssel", "two\nlines", "a\x00b", " key", "key ", " "])
 def test_a_key_that_no_header_carries_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match="API key"):
         ServerSettings(api_key=key)
+    with pytest.raises(ConfigError, match="API key"):
+        checked_key(key)
+
+
+def test_a_key_is_taken_as_it_is() -> None:
+    assert checked_key("a key~!") == "a key~!"
+    assert checked_key(None) is None
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

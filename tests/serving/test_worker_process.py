@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,23 +106,44 @@ def test_a_worker_that_does_not_read_blocks_nobody(start):
         worker.process.send(batch)
     assert time.monotonic() - begin < 1.0
     worker.process.kill()
-    assert worker.end().startswith("was killed by SIGKILL")
+    assert worker.end() == "was killed by the server"
     assert not worker.process._writer.is_alive()
 
 
 def test_a_worker_that_says_what_cannot_be_read_is_ended(start, caplog):
     worker = start(garbage=True)
     worker.hear()
-    assert worker.end().startswith("was killed by SIGKILL")
-    assert "could not be read" in caplog.text
+    assert worker.end() == "was ended, for a message of it could not be read"
+    assert "reading a message of the worker, which is ended, raised UnpicklingError" in caplog.text
 
 
 def test_a_message_that_cannot_be_sent_ends_the_worker(start, caplog):
     worker = start()
     worker.hear()
     worker.process.send(lambda: None)
-    assert worker.end().startswith("was killed by SIGKILL")
-    assert "could not be sent" in caplog.text
+    assert worker.end() == "was ended, for a message to it could not be sent"
+    assert "sending a message to the worker, which is ended, raised" in caplog.text
+
+
+def test_a_process_whose_threads_cannot_be_started_does_not_live_on(monkeypatch):
+    pids: list[int] = []
+
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            if self.name.endswith("-reader"):
+                pids.append(int(self.name.split("-")[1]))
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr("threading.Thread", NoThread)
+    with pytest.raises(RuntimeError, match="new thread"):
+        WorkerProcess(WorkerSpec("old"), print, print, module="tiny_worker")
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+    until = time.monotonic() + SECONDS
+    while any(thread.name == f"worker-{pids[0]}-writer" for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_a_worker_does_not_outlive_its_parent():

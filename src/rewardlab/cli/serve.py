@@ -5,7 +5,7 @@ This file knows options and what is told when the server is ready; the work is :
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -28,14 +28,14 @@ from rewardlab.cli.options import (
     scorer_options,
 )
 from rewardlab.errors import ConfigError, MissingDependencyError
-from rewardlab.scoring.names import members_of, policy_and_reference
+from rewardlab.scoring.names import members_of, short_name
 from rewardlab.types import Scale
 
 if TYPE_CHECKING:
     from rewardlab.serving.items import ModelInfo
     from rewardlab.serving.settings import ServerSettings
 
-_LEVELS = ("debug", "info", "warning", "error")
+_LEVELS = ("info", "warning", "error")
 
 
 def serve(
@@ -83,7 +83,9 @@ def serve(
     deadline: Annotated[
         float, typer.Option(min=0.001, metavar="S", help="How long a request may take before it is answered 503.")
     ] = 60.0,
-    queue: Annotated[int, typer.Option(min=1, help="Most items that wait; beyond it 503 at once.")] = 4096,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Most items that wait, at least --max-items; beyond it 503 at once.")
+    ] = 4096,
     max_items: Annotated[int, typer.Option(min=1, help="Most items in one request.")] = 1024,
     max_chars: Annotated[int, typer.Option(min=1, help="Most characters in one item.")] = 131_072,
     max_body_mb: Annotated[float, typer.Option(min=0.001, metavar="MB", help="Largest body, in MiB.")] = 8.0,
@@ -95,12 +97,12 @@ def serve(
         typer.Option(min=0.001, metavar="S", help="A worker that is silent for so long in its work is started again."),
     ] = 60.0,
     log_level: Annotated[
-        str, typer.Option(metavar="LEVEL", help="debug, info (a line per request), warning or error.")
+        str, typer.Option(metavar="LEVEL", help="info (a line per request), warning or error.")
     ] = "info",
 ) -> None:
     """Serve a reward model over HTTP, to the clients that RL frameworks and rerankers have already.
 
-    vLLM's, SGLang's, OpenRLHF's, slime's, LLaMA-Factory's and TEI's routes give the numbers that those servers give;
+    vLLM's, SGLang's, OpenRLHF's, slime's, LLaMA-Factory's and TEI's routes answer in those servers' shapes;
     [bold]/v1/rewards[/bold] and [bold]/v1/compare[/bold] say more. A page to try the model is at [bold]/[/bold], the
     routes are at [bold]/docs[/bold]. Requests of all clients are scored together, each shared prompt once.
 
@@ -124,12 +126,15 @@ def serve(
 
     if scale not in get_args(Scale):
         raise ConfigError(f"there is no scale {scale!r}", hint=f"the scales are {', '.join(get_args(Scale))}")
+    # The server would say so too, but only when the models are loaded.
     if scale != "raw" and (ensemble is not None or members_of(model) is not None):
         raise ConfigError(
             f"an ensemble has no scale {scale!r}", hint="its score has no reference set; leave --scale out"
         )
     if log_level not in _LEVELS:
         raise ConfigError(f"there is no log level {log_level!r}", hint=f"the levels are {', '.join(_LEVELS)}")
+    if not math.isfinite(max_body_mb):
+        raise ConfigError(f"--max-body-mb must be a number, got {max_body_mb}")
     try:
         from rewardlab.serving.app import create_app
         from rewardlab.serving.batching import BatchingBackend
@@ -185,21 +190,9 @@ def serve(
     configure_logging(log_level)
     tell(f"loading {model}")
     metrics = Metrics()
-    backend = BatchingBackend(WorkerSpec(model, options, name or _name_of(model)), settings, metrics)
+    backend = BatchingBackend(WorkerSpec(model, options, name or short_name(model)), settings, metrics)
     app = create_app(backend, settings, metrics)
-    status = run_server(
-        app, backend, settings, on_ready=lambda url, loaded: tell(_ready_block(url, loaded, settings), "green")
-    )
-    raise typer.Exit(status)
-
-
-def _name_of(model: str) -> str:
-    """What a model is called where nobody has said: its folder, the policy's, or that it is an ensemble."""
-    if members_of(model) is not None:
-        return "ensemble"
-    models = policy_and_reference(model)
-    path = Path(models[0] if models else model)
-    return (path.resolve() if path.exists() else path).name or "reward-model"
+    run_server(app, backend, settings, on_ready=lambda url, loaded: tell(_ready_block(url, loaded, settings), "green"))
 
 
 def _ready_block(url: str, model: ModelInfo, settings: ServerSettings) -> str:

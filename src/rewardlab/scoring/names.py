@@ -2,6 +2,7 @@
 
 members_of("runs/rm-1,runs/rm-2")              # ["runs/rm-1", "runs/rm-2"]
 policy_and_reference("runs/dpo:models/sft")    # ("runs/dpo", "models/sft")
+short_name("runs/dpo:models/sft")              # "dpo"
 
 This file knows names and which folders exist; it loads nothing and needs no torch.
 """
@@ -44,3 +45,16 @@ def policy_and_reference(path: str | Path) -> tuple[str, str | None] | None:
     if not policy:
         raise ConfigError(f"{text}: there is no policy before the colon", hint="name both: POLICY:REFERENCE")
     return policy, reference or None
+
+
+def short_name(path: str | Path) -> str:
+    """What a model is called where nobody has said: its folder, the policy's, or that it is an ensemble.
+
+    Raises:
+        ConfigError: The path names models, and one of them is missing.
+    """
+    if members_of(path) is not None:
+        return "ensemble"
+    models = policy_and_reference(path)
+    one = Path(models[0] if models else path)
+    return (one.resolve() if one.exists() else one).name or "reward-model"

@@ -36,11 +36,13 @@ from rewardlab.serving.service import Service
 from rewardlab.serving.settings import ServerSettings
 from rewardlab.serving.validation import refusal_of
 
-PROTOCOLS = (native, vllm, sglang, openrlhf, slime, llamafactory, tei)
-"""One module per dialect, each with its ``DIALECT`` and its ``router``."""
-
-DIALECTS: tuple[Dialect, ...] = tuple(module.DIALECT for module in PROTOCOLS)
+DIALECTS: tuple[Dialect, ...] = tuple(
+    module.DIALECT for module in (native, vllm, sglang, openrlhf, slime, llamafactory, tei)
+)
 """What ``/info`` lists."""
+
+ROUTED = (native, vllm, sglang, llamafactory, tei, shared_routes)
+"""The modules with routes that score; OpenRLHF's and slime's only one is shared."""
 
 
 def create_app(backend: Backend, settings: ServerSettings, metrics: Metrics | None = None) -> ASGIApp:
@@ -63,7 +65,7 @@ def create_app(backend: Backend, settings: ServerSettings, metrics: Metrics | No
             await backend.stop()
 
     app = _App(settings, lifespan=lifespan)
-    for module in (*PROTOCOLS, shared_routes):
+    for module in ROUTED:
         app.include_router(module.router(service))
     app.include_router(system.router(service, DIALECTS))
     app.include_router(page.router(settings))

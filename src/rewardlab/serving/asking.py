@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import ssl
 import time
@@ -17,10 +18,19 @@ from typing import Any, TypeAlias, cast
 import httpx2
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.serving.client_errors import BadAnswer, ModelChanged, ScoringError, ServerFailed, ServerRefused
+from rewardlab.serving.client_errors import (
+    BadAnswer,
+    ModelChanged,
+    ScoringError,
+    ServerError,
+    ServerFailed,
+    ServerRefused,
+)
+from rewardlab.serving.failures import Unavailable
 from rewardlab.serving.retrying import RETRIED, RetryPolicy, Tries, seconds_of
 from rewardlab.serving.reward_answers import Reward, Unscored, parsed
 from rewardlab.serving.reward_requests import ItemText, Portion, item_text, portions
+from rewardlab.serving.settings import checked_key
 from rewardlab.types import Message, Scale
 
 API_KEY = "REWARDLAB_API_KEY"
@@ -35,6 +45,9 @@ Result: TypeAlias = Reward | Unscored
 NO_ANSWER = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError)
 """Errors of the network after which a request is sent again."""
 
+logger = logging.getLogger(__name__)
+
+_NOT_READY = Unavailable.kind  # of a 503's error: loading, asleep, draining; a busy server's is another
 _MAX_ANSWER = 256 * 2**20  # bytes; an answer beyond it is not one to 1,024 items
 _KEPT_ALIVE = 3.0  # seconds an idle connection is kept: less than servers do, so that none is used that just closed
 
@@ -79,9 +92,7 @@ class Asking:
         transport: Any = None,
     ) -> None:
         self.url = checked_url(url)
-        key = api_key if api_key is not None else os.environ.get(API_KEY) or None
-        if key is not None and not (key and key.isascii() and key.isprintable()):
-            raise ConfigError("the API key must be printable ASCII, and not empty", hint="it travels in a header")
+        key = checked_key(api_key if api_key is not None else os.environ.get(API_KEY) or None)
         if not timeout > 0:
             raise ConfigError(f"timeout must be a number of seconds above 0, got {timeout!r}")
         counts = {"max_items": max_items, "max_bytes": max_bytes, "concurrency": concurrency}
@@ -91,6 +102,7 @@ class Asking:
         self.timeout, self.policy = timeout, RetryPolicy(retries=retries, deadline=deadline)
         self.max_items, self.max_bytes, self.concurrency = max_items, max_bytes, concurrency
         self._key, self._transport = key, transport
+        self._told = False  # that the server is not there, since it last answered
         self._options: dict[str, Any] = {
             "headers": {"User-Agent": "rewardlab", **({"Authorization": f"Bearer {key}"} if key else {})},
             "limits": httpx2.Limits(max_keepalive_connections=64, keepalive_expiry=_KEPT_ALIVE),
@@ -143,26 +155,62 @@ class Asking:
             ServerRefused: 3xx or 4xx.
             ServerFailed: 500 and the like, or something that cannot even be sent.
             ServerUnavailable: It was the last try.
-            BadAnswer: No JSON, or a broken compression.
+            BadAnswer: No JSON, a broken compression, or no end.
         """
         if isinstance(outcome, NO_ANSWER):
-            return Pause(tries.wait_after(type(outcome).__name__, self._hidden(str(outcome))))
-        if isinstance(outcome, httpx2.DecodingError):
-            raise BadAnswer(f"{tries.what}: the answer cannot be decompressed")
+            return self._pause(tries, type(outcome).__name__, self._hidden(str(outcome)))
         if isinstance(outcome, httpx2.HTTPError):
-            raise ServerFailed(f"{tries.what}: {type(outcome).__name__}: {self._hidden(str(outcome))}")
+            raise self._error_of(outcome, tries.what)
         if outcome.status == 200:
+            self._told = False
             return parsed(outcome.body, tries.what)
-        status, words = outcome.status, self._hidden(_words(outcome.body))
+        words, kind = _words(outcome.body)
+        status, words = outcome.status, self._hidden(words)
         if status in RETRIED:
             after = seconds_of(outcome.retry_after)
-            return Pause(tries.wait_after(str(status), words, status=status, retry_after=after))
+            return self._pause(
+                tries, str(status), words, status=status, retry_after=after, not_ready=kind == _NOT_READY
+            )
         message = f"{tries.what}: {status}{': ' if words else ''}{words}"
         if 300 <= status < 500:
             raise ServerRefused(message, hint=_HINTS.get(status, ""), status=status)
         raise ServerFailed(
             message, hint="the server's own log tells more; asking again will not mend it", status=status
         )
+
+    def _pause(self, tries: Tries, kind: str, words: str, *, not_ready: bool = False, **answer: Any) -> Pause:
+        """Ask again later. That the server is not there, or not ready, is told once, lest the wait be a silent one."""
+        pause = Pause(tries.wait_after(kind, words, not_ready=not_ready, **answer))
+        if (not_ready or kind in _NO_CONNECTION) and not self._told:
+            self._told = True
+            logger.warning("%s: %s; asking again for up to %.0f s", tries.what, words or kind, tries.left)
+        return pause
+
+    def health_of(self, outcome: Outcome) -> bool:
+        """What ``/health`` says.
+
+        Raises:
+            ServerRefused: It is not its answer.
+            BadAnswer: It cannot be read.
+            ServerFailed: It cannot even be asked.
+        """
+        what = f"GET {self.url}/health"
+        if isinstance(outcome, NO_ANSWER):
+            return False
+        if isinstance(outcome, httpx2.HTTPError):
+            raise self._error_of(outcome, what)
+        if outcome.status not in (200, 503):
+            raise ServerRefused(
+                f"{what}: {outcome.status}", hint="is this the address of a rewardlab server?", status=outcome.status
+            )
+        return outcome.status == 200
+
+    def _error_of(self, error: httpx2.HTTPError, what: str) -> ServerError:
+        """An error of the HTTP library that asking again will not mend, in our words."""
+        words = self._hidden(str(error))
+        if isinstance(error, httpx2.DecodingError):
+            return BadAnswer(f"{what}: the answer cannot be read: {words}")
+        return ServerFailed(f"{what}: {type(error).__name__}: {words}")
 
     def _hidden(self, text: str) -> str:
         """Words of others, without the key should they repeat it."""
@@ -181,8 +229,10 @@ class Asking:
         given = [None] * len(completions) if steps is None else steps
         for name, values in (("prompts", prompts), ("lists of steps", given)):
             if len(values) != len(completions):
+                alike = f"; [prompt] * {len(completions)} gives all the same" if name == "prompts" else ""
                 raise DataError(
-                    f"{len(values)} {name} for {len(completions)} completions", hint="give one for each completion"
+                    f"{len(values)} {name} for {len(completions)} completions",
+                    hint=f"give one for each completion{alike}",
                 )
         results: list[Result | None] = [None] * len(completions)
         items: list[ItemText] = []
@@ -194,6 +244,8 @@ class Asking:
                 items.append(item)
         return results, portions(items, self.max_items, self.max_bytes)
 
+
+_NO_CONNECTION = (httpx2.ConnectError.__name__, httpx2.ConnectTimeout.__name__)
 
 _HINTS = {
     401: "the server wants its key: api_key=..., or the environment variable REWARDLAB_API_KEY",
@@ -216,7 +268,7 @@ def checked_url(url: str) -> str:
         url: As it was given.
 
     Raises:
-        ConfigError: It is no http(s) address, or holds credentials, a query or a fragment.
+        ConfigError: It is no http(s) address, ends with /v1, or holds credentials, a query or a fragment.
     """
     try:
         read = httpx2.URL(url)
@@ -228,7 +280,13 @@ def checked_url(url: str) -> str:
         raise ConfigError(f"no http address: {url!r}", hint="such as http://127.0.0.1:8000")
     if read.query or read.fragment:
         raise ConfigError(f"an address without ? and # is expected, got {url!r}")
-    return str(read).rstrip("/")
+    address = str(read).rstrip("/")
+    if read.path.rstrip("/").endswith("/v1"):
+        raise ConfigError(
+            f"the address ends with /v1, which the client adds itself: {address}",
+            hint=f"give {address.removesuffix('/v1')}",
+        )
+    return address
 
 
 def _opened(kind: type[Asking], url: str, options: dict[str, Any]) -> Asking:
@@ -238,21 +296,28 @@ def _opened(kind: type[Asking], url: str, options: dict[str, Any]) -> Asking:
 def require_bounds(read: bytearray, until: float) -> None:
     """Stop reading an answer that does not end, or drips; the library's own timeouts are of silence alone."""
     if len(read) > _MAX_ANSWER:
-        raise httpx2.DecodingError("the answer does not end")
+        raise httpx2.DecodingError("it does not end")
     if time.monotonic() > until:
         raise httpx2.ReadTimeout("the answer comes too slowly")
 
 
-def _words(body: bytes) -> str:
-    """What a server says in an error's body, in any dialect's shape."""
+def _words(body: bytes) -> tuple[str, str]:
+    """What a server says in an error's body, in any dialect's shape; and the error's type, of those that have one."""
     try:
         found: Any = json.loads(body)
     except (ValueError, RecursionError):
-        return ""
+        return "", ""
+    kind: Any = ""
     for name in ("error", "message", "detail"):
         if isinstance(found, dict) and name in found:
-            found = found[name]
-    return found[:500] if isinstance(found, str) else ""
+            kind, found = found.get("type", kind), found[name]
+    return (found[:500] if isinstance(found, str) else ""), (kind if isinstance(kind, str) else "")
+
+
+def require_open(closed: bool) -> None:
+    """Refuse to ask through connections that were closed."""
+    if closed:
+        raise ConfigError("the client was closed", hint="open a new one, or ask within its `with` block")
 
 
 def placed(error: ServerRefused, portion: Portion) -> ServerRefused:
@@ -287,14 +352,3 @@ def comparison_body(prompt: AnyText, a: AnyText, b: AnyText) -> bytes:
         raise ScoringError.of(unscored, 2)
     first, second = (cast(ItemText, side) for side in sides)
     return b'{"prompt":' + first.prompt + b',"a":' + first.completion + b',"b":' + second.completion + b"}"
-
-
-def is_healthy(received: Received, url: str) -> bool:
-    """What ``/health`` says; ServerRefused where it is not its answer."""
-    if received.status not in (200, 503):
-        raise ServerRefused(
-            f"GET {url}/health: {received.status}",
-            hint="is this the address of a rewardlab server?",
-            status=received.status,
-        )
-    return received.status == 200

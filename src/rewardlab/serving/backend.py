@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Literal, Protocol, TypeAlias
 
 from rewardlab.serving.items import Answer, Item, ModelInfo
 
 State: TypeAlias = Literal["loading", "ready", "restarting", "sleeping", "draining", "failed"]
 """``failed``: the model cannot be loaded, or died too often; the server says so and does not try again by itself."""
+
+ARRIVED: ContextVar[float | None] = ContextVar("arrived", default=None)
+"""When the request that is worked on was begun, on the event loop's clock: its head was read, those before it on its
+connection were answered. Its deadline counts from then, for its body comes later, and a busy loop may come to it
+late. None where nobody has said."""
 
 
 class Backend(Protocol):
@@ -25,10 +31,6 @@ class Backend(Protocol):
     @property
     def model(self) -> ModelInfo | None:
         """The model that answers now; None before the first is loaded."""
-
-    @property
-    def waiting(self) -> int:
-        """Items that wait, not counting those being computed."""
 
     async def start(self) -> None:
         """Begin to load the model; returns at once."""
@@ -52,7 +54,7 @@ class Backend(Protocol):
         """Take the accelerator back; returns when scores can be given."""
 
     async def reload(self, path: str | None) -> ModelInfo:
-        """Load a checkpoint beside the one that serves and change to it when its contract holds.
+        """Load a checkpoint beside the one that serves and change to it when its contract holds; failures are logged.
 
         Args:
             path: A folder or hub id; None for the one in use, which may have been replaced on disk.

@@ -12,7 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from rewardlab.serving.items import Continued, Conversation, Ids, Item, Rendered, Result
 from rewardlab.types import text_key, text_of
@@ -107,6 +107,21 @@ class Entry:
         self.job.results[self.index] = result
         self.job._missing -= 1
         return self.job._missing == 0
+
+
+class Taken(NamedTuple):
+    """What is to be computed together.
+
+    Attributes:
+        entries: The items. Those of one prompt stand together; prompts are in the order in which their oldest came.
+        tokens: Their estimated tokens.
+        relief: By how much :attr:`BatchQueue.tokens` fell for them. Less than their tokens where others of a prompt
+            still wait: what they share will be computed again.
+    """
+
+    entries: list[Entry]
+    tokens: int
+    relief: int
 
 
 @dataclass(slots=True)
@@ -209,19 +224,15 @@ class BatchQueue:
             self._order.move_to_end(entry._number, last=False)
             self._groups[entry._key].entries.move_to_end(entry._number, last=False)
 
-    def next_batch(self, budget: int, now: float) -> tuple[list[Entry], int]:
+    def next_batch(self, budget: int, now: float) -> Taken:
         """Take the items that are to be computed together.
 
         Args:
             budget: Most estimated tokens, what is shared counted once; an item over it goes alone.
             now: Jobs whose deadline has come are removed where they are met, and never taken.
-
-        Returns:
-            The items, and their estimated tokens. Those of one prompt stand together; prompts are in the order in which
-            their oldest came.
         """
         taken: list[Entry] = []
-        total = 0
+        total = relief = 0
         while self._order:
             oldest = next(iter(self._order.values()))
             group = self._groups[oldest._key]
@@ -237,11 +248,11 @@ class BatchQueue:
                     self.remove(entry.job)
                     continue
                 if taken and total + entry._own > budget:
-                    return taken, total
-                self._take(entry)
+                    return Taken(taken, total, relief)
+                relief += self._take(entry)
                 taken.append(entry)
                 total += entry._own
-        return taken, total
+        return Taken(taken, total, relief)
 
     def learn(self, num_bytes: int, num_tokens: int) -> None:
         """Correct the ratio by what a batch really had.
@@ -265,15 +276,18 @@ class BatchQueue:
         group.entries[entry._number] = entry
         self._tokens += entry._own
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: Entry) -> int:
+        """Take an item out; returns the tokens that wait no more."""
         del self._order[entry._number]
         group = self._groups[entry._key]
         del group.entries[entry._number]
-        self._tokens -= entry._own
+        relief = entry._own
         if not group.entries:
             del self._groups[entry._key]
-            self._tokens -= group.shared
+            relief += group.shared
+        self._tokens -= relief
         entry._number = -1
+        return relief
 
 
 def _entries_of(job: Job, tokens_per_byte: float) -> list[Entry]:
@@ -285,6 +299,8 @@ def _entries_of(job: Job, tokens_per_byte: float) -> list[Entry]:
             key: PrefixKey = ("ids", item.ids[:PREFIX_IDS])
             entries.append(Entry(job, index, 0, key, shared, len(item.ids) - shared))
             continue
+        if isinstance(item, Continued) and not isinstance(item.prompt, str):
+            item = Conversation(item.prompt, item.response)
         if isinstance(item, Conversation):
             if id(item.prompt) not in prompts:
                 found = ("prompt", text_key(item.prompt, role="user")), _num_bytes(text_of(item.prompt))
@@ -309,12 +325,11 @@ def _entries_of(job: Job, tokens_per_byte: float) -> list[Entry]:
 
 def _rendered(item: Rendered | Continued) -> tuple[PrefixKey, int, int]:
     """Key, shared bytes and own bytes of a text of which only the beginning is compared."""
-    parts: Sequence[str] = (item.text,) if isinstance(item, Rendered) else (item.prompt, item.response)
+    parts: Sequence[str] = (item.text,) if isinstance(item, Rendered) else (text_of(item.prompt), item.response)
     prefix = "".join(part[:PREFIX_CHARS] for part in parts)[:PREFIX_CHARS]
     shared = _num_bytes(prefix)
     return ("text", prefix), shared, sum(map(_num_bytes, parts)) - shared
 
 
 def _num_bytes(text: str) -> int:
-    # A lone surrogate, which the worker refuses in words, must not raise here.
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return len(text) if text.isascii() else len(text.encode())

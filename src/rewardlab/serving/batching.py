@@ -17,9 +17,9 @@ import itertools
 from collections.abc import Sequence
 
 from rewardlab.errors import RewardLabError
-from rewardlab.serving.backend import State
+from rewardlab.serving.backend import ARRIVED, State
 from rewardlab.serving.batch_queue import BatchQueue, Job
-from rewardlab.serving.failures import DeadlineExceeded, Overloaded, RequestFailure, RequestRefused, Unavailable
+from rewardlab.serving.failures import DeadlineExceeded, Overloaded, RequestFailure, Unavailable
 from rewardlab.serving.items import Answer, Item, ItemScore, ModelInfo
 from rewardlab.serving.messages import Done, WorkerSpec
 from rewardlab.serving.metrics import Metrics
@@ -27,6 +27,13 @@ from rewardlab.serving.model_worker import ModelWorker, SentBatch
 from rewardlab.serving.settings import ServerSettings
 from rewardlab.serving.supervisor import BACKOFF_S, Supervisor
 from rewardlab.serving.worker_process import WorkerFactory, WorkerProcess
+
+_MOST_UNREAD = 1024
+"""Most requests that have come and do not wait yet: they are being read, parsed and checked."""
+
+_CERTAIN = 0.85
+"""Share of the time that a request has left, beyond which its expected wait is too long: the wait is an estimate, and
+who is refused at once can ask again, while who waits for nothing has lost the deadline."""
 
 _AHEAD = 2
 """Batches that the worker may have: one computed, one encoded meanwhile."""
@@ -79,11 +86,6 @@ class BatchingBackend:
         return self._supervisor.model
 
     @property
-    def waiting(self) -> int:
-        """Items that wait, not counting those being computed."""
-        return len(self._queue)
-
-    @property
     def load_error(self) -> RewardLabError | None:
         """Why the first load failed; None while it has not."""
         return self._supervisor.load_error
@@ -126,12 +128,15 @@ class BatchingBackend:
         loop = asyncio.get_running_loop()
         self._require_admission(items)
         now = loop.time()
-        job = Job(tuple(items), deadline=now + self._settings.deadline_s, since=now)
+        since = ARRIVED.get()
+        job = Job(tuple(items), deadline=(now if since is None else since) + self._settings.deadline_s, since=now)
         answer = self._answers[job] = loop.create_future()
         self._all_answered.clear()
         try:
             self._queue.put(job)
-            self._require_time(job)
+            # A request that is alone is tried: only an estimate says that it takes too long.
+            if len(self._answers) > 1 and (refusal := self._too_long(job.deadline - now)) is not None:
+                raise refusal
             self._dispatch()
             async with asyncio.timeout_at(job.deadline):
                 return await answer
@@ -178,6 +183,25 @@ class BatchingBackend:
         """
         return await self._supervisor.reload(path)
 
+    def overload(self, in_progress: int) -> Overloaded | None:
+        """Why a request would be refused as things are, whatever it asks; None where it may try.
+
+        Asked before a request is read: reading one only to refuse it costs more than half of what serving it would.
+
+        Args:
+            in_progress: Requests whose heads were read and that have no answer yet.
+        """
+        if self.state in ("sleeping", "draining", "failed"):
+            return None  # which is told in other words
+        refusal = self._too_long(self._settings.deadline_s) if self._answers else None
+        if not self._queue.has_room(1):
+            refusal = Overloaded(f"the queue is full: {len(self._queue)} items wait", retry_after=self._retry_after())
+        elif in_progress - len(self._answers) > _MOST_UNREAD:
+            refusal = Overloaded(f"more than {_MOST_UNREAD} requests are yet to be read", retry_after=2)
+        if refusal is not None:
+            self._metrics.shed()
+        return refusal
+
     # What the supervisor tells
 
     def worker_is_ready(self) -> None:
@@ -212,11 +236,11 @@ class BatchingBackend:
         self._metrics.batch(len(batch.entries), fill, done.work)
         now = asyncio.get_running_loop().time()
         seconds = now - max(batch.sent_at, self._busy_since)
-        expected = self._throughput.seconds_for(batch.tokens)
+        expected = self._throughput.seconds_for(batch.relief)
         # A small batch is mostly overhead, and would make a worker look slow that is only idle; but one that was faster
         # than expected tells that the worker is not as slow as it once was, which else might never be found out.
         if fill >= 0.5 or (expected is not None and seconds < expected):
-            self._throughput.add(batch.tokens, seconds)
+            self._throughput.add(batch.relief, seconds)
         self._busy_since = now
         self._dispatch()
 
@@ -249,29 +273,28 @@ class BatchingBackend:
     # Who may wait, and when a batch goes
 
     def _require_admission(self, items: Sequence[Item]) -> None:
-        if not items:
-            raise RequestRefused("there is nothing to score", hint="send at least one item")
         if self.state in ("sleeping", "draining", "failed"):
             raise self._supervisor.unavailable()
         if not self._queue.has_room(len(items)):
             raise Overloaded(
-                f"{len(items)} items do not fit the queue: {self.waiting} of {self._settings.queue_items} wait",
+                f"{len(items)} items do not fit the queue: {len(self._queue)} of {self._settings.queue_items} wait",
                 retry_after=self._retry_after(),
             )
 
-    def _require_time(self, job: Job) -> None:
+    def _too_long(self, left: float) -> Overloaded | None:
+        """The refusal of a request that has so many seconds left, if they will probably not be enough."""
         expected = self._expected_wait()
-        # A request that would be alone is tried: only an estimate says that it takes too long.
-        if expected is not None and expected > self._settings.deadline_s and len(self._answers) > 1:
-            raise Overloaded(
-                f"the queue is {expected:.0f} s long, and the deadline is {self._settings.deadline_s:g} s",
-                retry_after=self._retry_after(),
-            )
+        if expected is None or expected <= _CERTAIN * left:
+            return None
+        return Overloaded(
+            f"the queue is {expected:.0f} s long, and the deadline is {self._settings.deadline_s:g} s",
+            retry_after=self._retry_after(),
+        )
 
     def _expected_wait(self) -> float | None:
         """Seconds until what waits and what is computed is done; None where that is not known."""
         worker = self._supervisor.worker
-        computed = sum(batch.tokens for batch in worker.in_flight.values()) if worker else 0
+        computed = sum(batch.relief for batch in worker.in_flight.values()) if worker else 0
         return self._throughput.seconds_for(self._queue.tokens + computed)
 
     def _retry_after(self) -> float:
@@ -293,17 +316,22 @@ class BatchingBackend:
                 if loop.time() < due and self.state != "draining":  # nobody else will come then
                     self._timer = loop.call_at(due, self._dispatch)
                     break
-            entries, tokens = self._queue.next_batch(budget, loop.time())
-            if entries:
+            taken = self._queue.next_batch(budget, loop.time())
+            if taken.entries:
                 fingerprint = worker.model.fingerprint
-                for job in {entry.job for entry in entries}:
+                for job in {entry.job for entry in taken.entries}:
                     job.begun_with = fingerprint
-                worker.send(next(self._numbers), SentBatch(tuple(entries), tokens, loop.time()))
+                batch = SentBatch(tuple(taken.entries), taken.tokens, taken.relief, loop.time())
+                worker.send(next(self._numbers), batch)
         self._metrics.waiting(len(self._queue))
 
 
 class Throughput:
-    """Tokens a second that the worker computes, the newer batches weighing more."""
+    """Tokens a second by which what waits falls, the newer batches weighing more.
+
+    A prompt whose completions fill several batches is computed in each of them, and waits as tokens once: so what the
+    worker computes a second would make the queue look shorter than it is.
+    """
 
     def __init__(self) -> None:
         self._tokens = self._seconds = 0.0
@@ -312,7 +340,7 @@ class Throughput:
         """A batch was computed.
 
         Args:
-            tokens: Its estimated tokens.
+            tokens: Estimated tokens by which what waits fell for it.
             seconds: What it took.
         """
         self._tokens = 0.8 * self._tokens + tokens

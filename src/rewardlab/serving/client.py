@@ -26,7 +26,6 @@ from typing import Any, cast
 import httpx2
 
 from rewardlab.serving.asking import (
-    NO_ANSWER,
     AnyText,
     Asking,
     Outcome,
@@ -34,9 +33,9 @@ from rewardlab.serving.asking import (
     Received,
     Result,
     comparison_body,
-    is_healthy,
     placed,
     require_bounds,
+    require_open,
     same_model,
     scores_of,
 )
@@ -186,15 +185,18 @@ class RewardClient(Asking):
         return self._ask("GET", "/info")
 
     def health(self) -> bool:
-        """Whether the server answers and is ready or asleep; asked once.
+        """Whether the server answers and is ready or asleep; asked once. ``info()["state"]`` tells which of both.
 
         Raises:
             ServerRefused: There is something else at this address.
+            BadAnswer: Likewise.
+            ServerFailed: It cannot even be asked.
         """
         try:
-            return is_healthy(self._received("GET", "/health", None, self.timeout), self.url)
-        except NO_ANSWER:
-            return False
+            outcome: Outcome = self._received("GET", "/health", None, self.timeout)
+        except httpx2.HTTPError as error:
+            outcome = error
+        return self.health_of(outcome)
 
     def _answers(self, portion: Portion, fingerprint: str | None, stop: threading.Event) -> tuple[list[Result], str]:
         what = f"{self.url}/v1/rewards"
@@ -220,6 +222,7 @@ class RewardClient(Asking):
                 raise ServerUnavailable(f"{tries.what}: given up with the call", attempts=tries.attempts)
 
     def _received(self, method: str, path: str, body: bytes | None, seconds: float) -> Received:
+        require_open(self._http.is_closed)
         until = time.monotonic() + seconds
         with self._http.stream(**self.request(method, path, body, seconds)) as response:
             read = bytearray()
@@ -299,9 +302,10 @@ class AsyncRewardClient(Asking):
     async def health(self) -> bool:
         """As :meth:`RewardClient.health`."""
         try:
-            return is_healthy(await self._received("GET", "/health", None, self.timeout), self.url)
-        except NO_ANSWER:
-            return False
+            outcome: Outcome = await self._received("GET", "/health", None, self.timeout)
+        except httpx2.HTTPError as error:
+            outcome = error
+        return self.health_of(outcome)
 
     async def _answers(
         self, portion: Portion, fingerprint: str | None, free: asyncio.Semaphore
@@ -326,6 +330,7 @@ class AsyncRewardClient(Asking):
             await asyncio.sleep(found.seconds)
 
     async def _received(self, method: str, path: str, body: bytes | None, seconds: float) -> Received:
+        require_open(self._http.is_closed)
         until = time.monotonic() + seconds
         async with self._http.stream(**self.request(method, path, body, seconds)) as response:
             read = bytearray()

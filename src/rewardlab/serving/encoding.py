@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.formats import scored_text
 from rewardlab.data.template import tokenize
-from rewardlab.errors import CompletionTooLongError, DataError, LoneSurrogateError, StepBoundaryError
+from rewardlab.errors import CompletionTooLongError, DataError, StepBoundaryError
 from rewardlab.scoring.ensemble_encoding import EncodedForMembers, EnsembleEncoder
 from rewardlab.scoring.scorer import Scorer
-from rewardlab.serving.items import Continued, Conversation, Ids, Item, ItemRefusal, Rendered
+from rewardlab.serving.items import Continued, Conversation, Ids, Item, ItemRefusal, RefusalKind, Rendered
 from rewardlab.serving.rendered_text import RenderedText, special_tokens
 from rewardlab.types import PromptGroup, Step
 
@@ -85,11 +85,12 @@ class ItemEncoder:
 
         A prompt is rendered if it begins as this model's template begins a conversation: with the begin token, or with
         the line that opens a user's or a system's turn, where that is no mere word. Then it and the response are one
-        text. Else the two are a conversation.
+        text. Else, and where it is messages, the two are a conversation: the template itself writes the end token that
+        a response may come with.
         """
-        if self._rendered.is_start(item.prompt):
+        if isinstance(item.prompt, str) and self._rendered.is_start(item.prompt):
             return Rendered(item.prompt + item.response)
-        return Conversation(item.prompt, item.response)
+        return Conversation(item.prompt, self._rendered.without_end(item.response))
 
     # -- conversations -------------------------------------------------------------------------------------------------
 
@@ -106,7 +107,6 @@ class ItemEncoder:
         self._require_reads_rendered()
         if not item.text.strip():
             raise DataError("the text is empty", hint="send the whole conversation as the chat template renders it")
-        _require_unicode(item.text)
         if item.cut_to is not None and item.cut_to < 1:
             raise DataError(f"cut to {item.cut_to} tokens: expected at least 1")
         return Rendered(self._rendered.as_own(item.text), item.cut_to)
@@ -186,7 +186,12 @@ def refusal_of(error: DataError) -> ItemRefusal:
     message = error.message.removeprefix(f"{_NAME}: ").replace("completion 0", "the completion")
     if len(message) > _LONGEST_MESSAGE:
         message = message[:_LONGEST_MESSAGE] + "..."
-    return ItemRefusal("too_long" if isinstance(error, CompletionTooLongError) else "invalid", message, error.hint)
+    kind: RefusalKind = "invalid"
+    if isinstance(error, CompletionTooLongError):
+        kind = "too_long"
+    elif isinstance(error, StepBoundaryError):
+        kind = "step_boundary"
+    return ItemRefusal(kind, message, error.hint)
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:
@@ -211,15 +216,6 @@ def _pads(scorer: Scorer) -> tuple[str, ...]:
     ids = {each.model.config.get_text_config().pad_token_id for each in scorer.checkpoints} | {tokenizer.pad_token_id}
     pads = [str(tokenizer.convert_ids_to_tokens(number)) for number in sorted(ids - {None})]
     return tuple(pad for pad in pads if pad in known)
-
-
-def _require_unicode(text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise LoneSurrogateError(
-            f"lone surrogate in the text: {text[error.start]!a}", hint="decode the text with errors='replace'"
-        ) from None
 
 
 def _each_alone(

@@ -11,6 +11,7 @@ A failure is never a number, and never 200. 503 carries ``Retry-After``, for ver
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from rewardlab.errors import RewardLabError
@@ -81,15 +82,8 @@ class ScoringFailed(RequestFailure):
     kind = "scoring_failed"
 
 
-_TEI_TYPES = {
-    400: "Empty",
-    401: "Unauthorized",
-    413: "Validation",
-    422: "Validation",
-    424: "Backend",
-    429: "Overloaded",
-    503: "Unhealthy",
-}
+_TEI_TYPES = {401: "Unauthorized", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
+"""TEI's words for a status; any other one below 500 is ``Validation``."""
 
 
 def error_body(shape: ErrorShape, failure: RequestFailure) -> dict[str, Any]:
@@ -101,7 +95,8 @@ def error_body(shape: ErrorShape, failure: RequestFailure) -> dict[str, Any]:
     """
     text = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
     if shape == "tei":
-        return {"error": text, "error_type": _TEI_TYPES.get(status_of(shape, failure), "Backend")}
+        status = status_of(shape, failure)
+        return {"error": text, "error_type": _TEI_TYPES.get(status, "Validation" if status < 500 else "Backend")}
     return {"error": {"message": text, "type": failure.kind, "param": failure.param, "code": failure.status}}
 
 
@@ -118,7 +113,7 @@ def headers_of(failure: RequestFailure) -> dict[str, str]:
     """``Retry-After`` in whole seconds, at least 1, where asking again makes sense."""
     if not isinstance(failure, Unavailable):
         return {}
-    return {"Retry-After": str(max(1, round(failure.retry_after or 1.0)))}
+    return {"Retry-After": str(max(1, math.ceil(failure.retry_after or 1.0)))}
 
 
 def shape_of(path: str) -> ErrorShape:

@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
 from rewardlab.serving.access_log import RequestRecord, body_hash, log_request, record_of
@@ -30,6 +30,7 @@ from rewardlab.serving.failures import (
     shape_of,
     status_of,
 )
+from rewardlab.serving.faults import log_fault
 from rewardlab.serving.metrics import Metrics
 from rewardlab.serving.settings import LOOPBACK, ServerSettings
 from rewardlab.serving.strict_json import parse
@@ -46,16 +47,19 @@ PAGES = ("/", "/docs")
 """What a browser opens: it asks its user for a key where Basic authentication is offered."""
 
 BODIES_IN_MEMORY = 64
-"""So many bodies of the largest size may be on their way at a time, all connections together."""
+"""So many bodies of the largest size may be held at a time, all connections together, read or half read; a body is held
+until its request is answered."""
 
 LINGER_S = 2.0
 """How long what a refused client still sends is read: closing at once would reset its connection under the answer."""
 
-_HEADERS = (
+ANSWER_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
+"""What every answer has, in which a browser must guess nothing and keep nothing."""
+
 _REQUEST_ID = re.compile(rb"[!#-\[\]-~]{1,64}")
 _LOCAL_NAME = re.compile(rb"(?:[^.:]*|[0-9.]+|\[[^\]]*\]|[^:]*\.localhost)(?::[0-9]*)?")
 _MEDIA_TYPE = re.compile(r"application/(?:json|[a-z0-9.!#$&^_-]+\+json)")
@@ -78,8 +82,7 @@ class Guard:
 
     def __init__(self, app: App, settings: ServerSettings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
-        self._key = None if settings.api_key is None else settings.api_key.encode("ascii")
-        self._is_local = settings.host in LOOPBACK and self._key is None
+        self._is_local = settings.host in LOOPBACK and settings.api_key is None
         self._buffered = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -102,8 +105,8 @@ class Guard:
             await answer.fail(Unavailable("the server is stopping", retry_after=5), receive)
         except RequestFailure as failure:
             await answer.fail(failure, receive)
-        except Exception:
-            _logger.exception("request %s: %s failed", answer.record.request_id, answer.record.path)
+        except Exception as error:
+            log_fault(_logger, f"request {answer.record.request_id}: {answer.record.path}", error)
             await answer.fail(RequestFailure("internal error", hint="the server's log says more"), receive)
         finally:
             answer.record.seconds = time.perf_counter() - start
@@ -113,7 +116,7 @@ class Guard:
 
     async def _answer(self, scope: Any, receive: Receive, answer: _Answer) -> None:
         """Check one request, and have it answered."""
-        if self._key is not None and scope["path"] != OPEN and not _has_key(scope, self._key):
+        if scope["path"] != OPEN and not has_key(scope["headers"], self.settings.api_key):
             raise _Unauthorized(scope)
         if self._is_local:
             _require_local_name(scope)
@@ -122,19 +125,23 @@ class Guard:
             _require_readable(scope)
             body = await self._read(scope, receive)
             answer.body_is_coming = False
-        answer.record.bytes_in, answer.record.body = len(body), body_hash(body)
-        if body:
-            parse(body, self.settings.max_json_depth)
-        elif scope["method"] == "POST":
-            _require_own_page(scope)
-        await self._run(scope, receive, answer, body)
+        try:
+            answer.record.bytes_in, answer.record.body = len(body), body_hash(body)
+            if body:
+                parse(body, self.settings.max_json_depth)
+            elif scope["method"] == "POST":
+                _require_own_page(scope)
+            await self._run(scope, receive, answer, body)
+        finally:
+            self._buffered -= len(body)
 
     async def _read(self, scope: Any, receive: Receive) -> bytes:
-        """The whole body, within its limits."""
+        """The whole body, within its limits; it counts as held until the caller has done with it."""
         limit = self.settings.max_body_bytes
         if int(_header(scope, b"content-length") or 0) > limit:  # the parser has refused what is no number
             raise _too_large(limit)
         body = bytearray()
+        is_whole = False
         try:
             async with asyncio.timeout(self.settings.body_timeout_s):
                 while True:
@@ -149,13 +156,15 @@ class Guard:
                     if self._buffered > BODIES_IN_MEMORY * limit:
                         raise Overloaded("too many large bodies are on their way", retry_after=2)
                     if not message.get("more_body", False):
+                        is_whole = True
                         return bytes(body)
         except TimeoutError:
             raise RequestRefused(
                 f"the body did not come within {self.settings.body_timeout_s:g} s", status=408
             ) from None
         finally:
-            self._buffered -= len(body)
+            if not is_whole:
+                self._buffered -= len(body)
 
     async def _run(self, scope: Any, receive: Receive, answer: _Answer, body: bytes) -> None:
         """Run the application; a client that goes cancels it, by which items that wait are taken back."""
@@ -190,7 +199,7 @@ class _Answer:
         )
         self._shape = shape_of(scope["path"])
         self._send = send
-        self._headers = (*_HEADERS, (b"x-request-id", request_id))
+        self._headers = (*ANSWER_HEADERS, (b"x-request-id", request_id))
 
     async def send(self, message: Message) -> None:
         """Pass a message on."""
@@ -239,7 +248,7 @@ class _Unauthorized(RequestRefused):
         super().__init__(
             "this server asks for an API key", hint="send it as `Authorization: Bearer KEY`, or as `X-API-Key: KEY`"
         )
-        is_page = scope["method"] in ("GET", "HEAD") and scope["path"] in PAGES
+        is_page = scope["method"] == "GET" and scope["path"] in PAGES
         self.challenge = 'Basic realm="rewardlab: the key is the password", charset="UTF-8"' if is_page else "Bearer"
 
 
@@ -248,10 +257,17 @@ def _header(scope: Any, name: bytes) -> bytes | None:
     return next((value for key, value in scope["headers"] if key == name), None)
 
 
-def _has_key(scope: Any, key: bytes) -> bool:
-    """Whether a request shows the key; every one that it shows is compared, each in constant time."""
+def has_key(headers: Iterable[tuple[bytes, bytes]], key: str | None) -> bool:
+    """Whether a request shows the key; every one that it shows is compared, each in constant time.
+
+    Args:
+        headers: The request's, names in small letters.
+        key: The key, printable ASCII; None where none is asked for.
+    """
+    if key is None:
+        return True
     shown = []
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-api-key":
             shown.append(value)
         elif name == b"authorization":
@@ -263,7 +279,7 @@ def _has_key(scope: Any, key: bytes) -> bool:
                     shown.append(base64.b64decode(token.strip(), validate=True).partition(b":")[2])
     found = False
     for candidate in shown:
-        found |= hmac.compare_digest(candidate, key)
+        found |= hmac.compare_digest(candidate, key.encode("ascii"))
     return found
 
 

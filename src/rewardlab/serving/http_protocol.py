@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with limits on what comes before a request reaches the application: its head.
 
 uvicorn waits for a head for ever and takes it at any length, and so a few thousand idle sockets, or one endless header,
-would be enough to stop it. Bodies are :mod:`rewardlab.serving.guard`'s.
+would be enough to stop it. Bodies are :mod:`rewardlab.serving.guard`'s. Under overload requests are refused here too,
+unread: an application would need more time to refuse one than a worker to score it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,23 @@ from __future__ import annotations
 import asyncio
 import json
 from asyncio import TimerHandle
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from rewardlab.serving.failures import RequestFailure, RequestRefused, Unavailable, error_body, headers_of
+from rewardlab.serving.backend import ARRIVED
+from rewardlab.serving.failures import (
+    Overloaded,
+    RequestFailure,
+    RequestRefused,
+    Unavailable,
+    error_body,
+    headers_of,
+    shape_of,
+    status_of,
+)
+from rewardlab.serving.guard import ANSWER_HEADERS, has_key
 from rewardlab.serving.settings import ServerSettings
 
 MAX_PIPELINED = 16
@@ -22,18 +35,29 @@ MAX_PIPELINED = 16
 CLOSE_S = 1.0
 """How long a refused connection stays half open: closed at once, it would be reset under the answer."""
 
+NEVER_SHED = (b"/sleep", b"/wake_up", b"/reload", b"/ping")
+"""What is posted to steer the server or to see whether it lives, above all when it has too much to do."""
+
+_HEADERS = b"".join(b"%s: %s\r\n" % header for header in ANSWER_HEADERS)
+
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection.
 
     Args:
         settings: The limits.
+        overload: Given the number of requests in progress, says why further ones are refused; None while they are not.
+            Only those are told that have the key; others go on, and the guard refuses them.
         **uvicorns: What uvicorn gives.
     """
 
-    def __init__(self, *, settings: ServerSettings, **uvicorns: Any) -> None:
+    def __init__(
+        self, *, settings: ServerSettings, overload: Callable[[int], Overloaded | None], **uvicorns: Any
+    ) -> None:
         super().__init__(**uvicorns)
         self.settings = settings
+        self._overload = overload
+        self._shedding: Overloaded | None = None
         self._in_progress: RequestResponseCycle | None = None
         self._refusal: RequestFailure | None = None
         self._deaf = False
@@ -53,9 +77,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        for timer in (self._head_timer, self._write_timer, self._close_timer):
-            if timer is not None:
-                timer.cancel()
+        self._cancel_timers()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
         if self._in_progress is not None and not self._in_progress.response_complete:
             self._in_progress.disconnected = True
             self._in_progress.message_event.set()
@@ -75,7 +99,13 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse(RequestRefused(f"a header of more than {limit} bytes", status=431))
 
     def on_message_begin(self) -> None:
-        """A request begins, perhaps in the middle of what came."""
+        """A request begins, perhaps in the middle of what came.
+
+        Raises:
+            RequestRefused: To stop the parser: the connection closes, with the answer to an earlier request.
+        """
+        if self._deaf:
+            raise RequestRefused("this connection closes")
         super().on_message_begin()
         self._head_bytes = self._silent_bytes = 0
         self._await_head()
@@ -102,25 +132,39 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        super().on_headers_complete()
+        if self._may_be_shed():
+            self._shedding = self._overload(len(self.tasks))
+        if self._shedding is None:
+            super().on_headers_complete()
+        else:  # answered when its body is here, or when that takes long
+            self._close_timer = self.loop.call_later(CLOSE_S, self._refuse, self._shedding)
 
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
         self._silent_bytes = 0
-        super().on_body(body)
+        if self._shedding is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Its body is complete; what follows is the next request."""
         self._head_is_due = True
-        super().on_message_complete()
+        if self._shedding is None:
+            super().on_message_complete()
+            return
+        self._deaf = True
+        self._cancel_timers()
+        self.transport.write(self._answer_of(self._shedding))
+        self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or what a limit has stopped the parser at."""
-        self._refuse(self._refusal or RequestRefused("this is no HTTP/1.1 request"))
+        if not self._deaf:
+            self._refuse(self._refusal or RequestRefused("this is no HTTP/1.1 request"))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Remember which request is worked on: of several sent ahead uvicorn tells the last alone of a disconnect."""
         self._in_progress = cycle
+        ARRIVED.set(self.loop.time())  # the task is made with a copy of this context
         super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -139,6 +183,19 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
         super().resume_writing()
+
+    def _may_be_shed(self) -> bool:
+        """Whether the request whose head is complete may be refused for overload: it would score, and is not queued."""
+        is_first = self.cycle is None or self.cycle.response_complete
+        if not is_first or self.parser.get_method() != b"POST" or self.url.partition(b"?")[0] in NEVER_SHED:
+            return False
+        return has_key(self.headers, self.settings.api_key)
+
+    def _cancel_timers(self) -> None:
+        """Forget what a connection that is answered for the last time would have been told, or closed, for."""
+        for timer in (self._head_timer, self._close_timer):
+            if timer is not None:
+                timer.cancel()
 
     def _await_head(self) -> None:
         if self._head_timer is None:
@@ -167,6 +224,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, failure: RequestFailure) -> None:
         """Answer and close."""
         self._deaf = True
+        self._cancel_timers()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or not cycle.more_body:
@@ -174,7 +232,15 @@ class LimitedProtocol(HttpToolsProtocol):
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        body = json.dumps(error_body("openai", failure)).encode()
+        self.transport.write(self._answer_of(failure))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._close_timer = self.loop.call_later(CLOSE_S, self.transport.close)
+
+    def _answer_of(self, failure: RequestFailure) -> bytes:
+        """A whole answer, after which the connection closes."""
+        shape = shape_of(self.url.partition(b"?")[0].decode("latin-1") if self.scope else "")
+        body = json.dumps(error_body(shape, failure)).encode()
         headers = {
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
@@ -182,7 +248,4 @@ class LimitedProtocol(HttpToolsProtocol):
             **headers_of(failure),
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        self.transport.write(STATUS_LINE[failure.status] + head.encode() + b"\r\n" + body)
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._close_timer = self.loop.call_later(CLOSE_S, self.transport.close)
+        return STATUS_LINE[status_of(shape, failure)] + head.encode() + _HEADERS + b"\r\n" + body

@@ -12,7 +12,6 @@ import hashlib
 import logging
 import math
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from rewardlab.scoring.ensemble import EnsembleScorer
 from rewardlab.scoring.implicit import ImplicitRewardScorer
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.serving.encoding import ItemEncoder, refusal_of
+from rewardlab.serving.faults import log_fault
 from rewardlab.serving.items import Item, ItemRefusal, ItemScore, ModelInfo, Result
 from rewardlab.serving.messages import Work
 
@@ -171,8 +171,7 @@ def _refusal_of_failure(error: Exception) -> ItemRefusal:
         return refusal_of(error)
     if isinstance(error, CheckpointError):  # an ensemble refuses a member's score that is not finite
         return ItemRefusal("not_finite", error.message, error.hint)
-    lines = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("scoring an item raised %s\n%s", type(error).__name__, lines)
+    log_fault(logger, "scoring an item", error)
     return ItemRefusal("failed", f"scoring it raised {type(error).__name__}", hint="the server's log says where")
 
 
@@ -217,7 +216,6 @@ def _info_of(scorer: Scorer, encoder: ItemEncoder, name: str, path: str) -> Mode
         kind=scorer.read_out.kind,
         architecture=_architecture(scorer),
         max_length=encoder.max_length,
-        vocabulary_size=encoder.vocabulary_size,
         dtype=scorer.loaded.dtype,
         device=str(model.device),
         layout=scorer.layout.layout,

@@ -14,7 +14,10 @@ from rewardlab.calibration.comparison import Unit
 from rewardlab.calibration.reference import ReferenceStatistics
 from rewardlab.calibration.scale import ScoreScale
 from rewardlab.errors import ConfigError
-from rewardlab.types import Kind, Scale, Text
+from rewardlab.types import Kind, Scale, Text, text_of
+
+_TURN_CHARS = 8
+"""What a turn or a step counts beside its text, for the template writes something around an empty one too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,11 @@ class Continued:
     """A prompt that may be plain or already rendered, which its text tells, and the response that continues it.
 
     Attributes:
-        prompt: Plain text, or what the chat template made of a conversation up to the answer.
-        response: What follows.
+        prompt: Plain text, or what the chat template made of a conversation up to the answer; or messages.
+        response: What follows, as it was generated: with or without the end token.
     """
 
-    prompt: str
+    prompt: Text
     response: str
 
 
@@ -74,6 +77,22 @@ class Ids:
 
 
 Item: TypeAlias = Conversation | Rendered | Continued | Ids
+
+
+def num_chars(item: Item) -> int:
+    """What an item counts against the server's limit: characters, or ids, and a few for each turn and each step.
+
+    Args:
+        item: The item.
+    """
+    if isinstance(item, Ids):
+        return len(item.ids)
+    if isinstance(item, Rendered):
+        return len(item.text)
+    steps = item.steps if isinstance(item, Conversation) else ()
+    texts = (item.prompt, item.completion if isinstance(item, Conversation) else item.response)
+    turns = sum(len(text) for text in texts if not isinstance(text, str))
+    return sum(len(text_of(text)) for text in texts) + sum(map(len, steps)) + _TURN_CHARS * (turns + len(steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +114,10 @@ class ItemScore:
     disagreement: float | None = None
 
 
-RefusalKind: TypeAlias = Literal["invalid", "too_long", "not_finite", "failed"]
-"""``invalid``: cannot be read as what it should be; ``too_long``: does not fit; ``not_finite``: the model gives NaN or
-inf; ``failed``: scoring it raised. The first two are the client's to mend, the others ours."""
+RefusalKind: TypeAlias = Literal["invalid", "step_boundary", "too_long", "not_finite", "failed"]
+"""``invalid``: cannot be read as what it should be; ``step_boundary``: its steps cannot be told apart; ``too_long``:
+does not fit; ``not_finite``: the model gives NaN or inf; ``failed``: scoring it raised. The first three are the
+client's to mend, the others ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +150,6 @@ class ModelInfo:
         kind: What the head gives numbers for.
         architecture: transformers class, or what else scores (``"ensemble of 3"``).
         max_length: Longest sequence in tokens.
-        vocabulary_size: Ids lie below this.
         dtype: Of the trunk.
         device: Where it is computed.
         layout: The layout in use.
@@ -140,6 +159,9 @@ class ModelInfo:
         reads_rendered: Why already rendered text and ids cannot be scored; empty where they can.
         members: Names of an ensemble's members.
         how: How they are combined; empty of one model.
+        members_scale: What the members' scores are put on first; empty of one model.
+        rendered_example: What the model's chat template makes of a user who asks "What is the capital of France?" and an
+            assistant who answers "Paris."; empty where rendered text cannot be scored.
         reference: Statistics of the reference set's scores.
         temperature: Fitted temperature.
         unit: What the temperature was fitted on.
@@ -153,7 +175,6 @@ class ModelInfo:
     kind: Kind
     architecture: str
     max_length: int
-    vocabulary_size: int
     dtype: str
     device: str
     layout: str
@@ -162,6 +183,8 @@ class ModelInfo:
     reads_rendered: str = ""
     members: tuple[str, ...] = ()
     how: str = ""
+    members_scale: str = ""
+    rendered_example: str = ""
     reference: ReferenceStatistics | None = None
     temperature: float | None = None
     unit: Unit = "pair"
@@ -204,6 +227,8 @@ class ModelInfo:
             "reads_rendered_text": not self.reads_rendered,
             "members": list(self.members),
             "how": self.how or None,
+            "members_scale": self.members_scale or None,
+            "rendered_example": self.rendered_example or None,
             "reference": reference,
             "temperature": self.temperature,
             "unit": self.unit,

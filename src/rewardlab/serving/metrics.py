@@ -21,19 +21,14 @@ SCORES = (-20, -15, -10, -7, -5, -4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4, 5, 7,
 
 
 class Metrics:
-    """The counters of one application.
+    """The counters of one application."""
 
-    Args:
-        registry: Where they are registered; by default a new one.
-
-    Attributes:
-        registry: The registry.
-    """
-
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = CollectorRegistry() if registry is None else registry
-        own = self.registry
+    def __init__(self) -> None:
+        self._registry = own = CollectorRegistry()
         self._requests = Counter("rewardlab_requests", "Requests answered.", ["route", "status"], registry=own)
+        self._shed = Counter(
+            "rewardlab_requests_shed", "Requests refused for overload before they were read.", registry=own
+        )
         self._seconds = Histogram(
             "rewardlab_request_seconds",
             "From a request's head to the end of its answer.",
@@ -55,7 +50,7 @@ class Metrics:
             "rewardlab_batch_fill", "Estimated tokens of a batch / token budget.", buckets=FILLS, registry=own
         )
         self._batch_seconds = Histogram(
-            "rewardlab_batch_seconds", "A batch in the worker, from text to scores.", buckets=SECONDS, registry=own
+            "rewardlab_batch_seconds", "A batch in the worker, from ids to scores.", buckets=SECONDS, registry=own
         )
         self._scores = Histogram("rewardlab_scores", "Raw scores.", buckets=SCORES, registry=own)
         self._restarts = Counter(
@@ -78,6 +73,10 @@ class Metrics:
         """
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def shed(self) -> None:
+        """A request was refused before it was read."""
+        self._shed.inc()
 
     def scored(self, answer: Answer) -> None:
         """The items of a request were answered.
@@ -116,7 +115,7 @@ class Metrics:
         """The worker was started again.
 
         Args:
-            reason: One word of a fixed few: died, hung, ...
+            reason: "died", "stalled" or "load_failed".
         """
         self._restarts.labels(reason).inc()
 
@@ -139,4 +138,4 @@ class Metrics:
 
     def render(self) -> bytes:
         """All of it in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)

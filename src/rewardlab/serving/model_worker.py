@@ -60,11 +60,13 @@ class SentBatch:
     Attributes:
         entries: Its items.
         tokens: Their estimated tokens.
+        relief: By how much what waits fell, in the same.
         sent_at: When it was sent, on the loop's clock.
     """
 
     entries: tuple[Entry, ...]
     tokens: int
+    relief: int
     sent_at: float
 
 
@@ -117,6 +119,11 @@ class ModelWorker:
     def ended(self) -> Ended | None:
         """How it ended; None while it lives."""
         return self._ended.result() if self._ended.done() else None
+
+    @property
+    def is_condemned(self) -> bool:
+        """Whether it was killed, be it that its process is not gone yet; it answers nothing any more."""
+        return self._verdict is not None
 
     async def until_loaded(self, load_s: float) -> Ended | None:
         """Wait for its model; cancelling kills the worker.

@@ -70,7 +70,10 @@ def router(settings: ServerSettings) -> APIRouter:
 
 
 def _page(template: str, scripts: tuple[str, ...], **values: Any) -> HTMLResponse:
-    """A template with style and scripts inside, and the headers that keep everything else out."""
+    """A template with style and scripts inside, and the headers that keep everything else out of a page.
+
+    Those that every answer has are the guard's (:mod:`rewardlab.serving.guard`).
+    """
     style = _text("evaluation", "page.css") + _text("serving", "page.css")
     script = "".join(_text("serving", name) for name in scripts)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -87,11 +90,8 @@ def _page(template: str, scripts: tuple[str, ...], **values: Any) -> HTMLRespons
         body,
         headers={
             "Content-Security-Policy": policy,
-            "X-Content-Type-Options": "nosniff",
             "X-Frame-Options": "DENY",
-            "Referrer-Policy": "no-referrer",
             "Cross-Origin-Opener-Policy": "same-origin",
-            "Cache-Control": "no-store",
         },
     )
 

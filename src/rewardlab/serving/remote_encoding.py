@@ -26,6 +26,7 @@ from rewardlab.errors import (
     StepBoundaryError,
 )
 from rewardlab.serving.client import Reward, RewardClient, Unscored
+from rewardlab.serving.items import Conversation, num_chars
 from rewardlab.types import PromptGroup, Text, messages_of, text_key, text_of
 
 Progress: TypeAlias = Callable[[int], None]
@@ -167,12 +168,15 @@ class RemoteEncoder(Encoder):
                     f"{group.name}: completion {index} has several turns, and each of its tokens would be read",
                     hint="put all turns but the last into the prompt",
                 )
-            size, prompt = len(text) + sum(map(len, steps)), len(text_of(group.prompt))
-            if size + prompt > self._max_chars:
-                kind = DataError if 2 * prompt > self._max_chars else CompletionTooLongError
+            prompt, _, own_steps = self._item(group, index)
+            size = num_chars(Conversation(prompt, completion, tuple(own_steps or ())))
+            if size > self._max_chars:
+                kind = (
+                    DataError if 2 * num_chars(Conversation(prompt, "")) > self._max_chars else CompletionTooLongError
+                )
                 raise kind(
-                    f"{group.name}: completion {index} has {size} characters and its prompt {prompt}, and the server "
-                    f"takes {self._max_chars} together",
+                    f"{group.name}: completion {index} and its prompt have {size} characters, and the server takes "
+                    f"{self._max_chars}",
                     hint="serve with a larger --max-chars, if the model reads such lengths",
                 )
 
@@ -227,17 +231,19 @@ class RemoteEncoder(Encoder):
         )
 
     def _error(self, group: PromptGroup, index: int, result: Unscored) -> DataError:
-        """The error that an encoder has. Of a process model, what is wrong with an item is taken to be its steps."""
-        kind: type[DataError] = StepBoundaryError if self._kind == "step" else DataError
-        if result.kind == "too_long":
-            kind = CompletionTooLongError
+        """The error that an encoder has."""
+        kind = _OF_THE_TEXT[result.kind]
         message, which = result.message, f"completion {index}"
         told = message.replace("the completion", which, 1)  # the server knows of one
         return kind(f"{group.name}: {told if told != message else f'{which}: {message}'}", hint=result.hint)
 
 
-_OF_THE_TEXT = ("invalid", "too_long")
-"""Kinds of Unscored that are the text's own fault, and will be the same tomorrow."""
+_OF_THE_TEXT: dict[str, type[DataError]] = {
+    "invalid": DataError,
+    "step_boundary": StepBoundaryError,
+    "too_long": CompletionTooLongError,
+}
+"""Kinds of Unscored that are the text's own fault, and will be the same tomorrow; and the error that an encoder has."""
 
 
 def _key(item: tuple[Text, Text, list[str] | None]) -> bytes:

@@ -86,6 +86,10 @@ class RemoteScorer(Scorer):
         self.encoder = RemoteEncoder(self.client, info)
         self.num_truncated = 0
 
+    def __repr__(self) -> str:
+        """The server's address and its model's name; never the key."""
+        return f"{type(self).__name__}({self.client.url!r}, model={self.info['name']!r}, scale={self.scale!r})"
+
     @classmethod
     def from_pretrained(cls, *_: Any, **__: Any) -> NoReturn:
         """Nothing is loaded here: raises ConfigError."""
@@ -128,7 +132,7 @@ class RemoteScorer(Scorer):
     @property
     def settings(self) -> dict[str, Any]:
         """Whatever the server says that decides the scores beside the checkpoint."""
-        names = ("device", "dtype", "max_length", "layout", "members", "how")
+        names = ("device", "dtype", "max_length", "layout", "members", "how", "members_scale")
         return {**{name: self.info.get(name) for name in names}, "scale": self.scale}
 
     @property

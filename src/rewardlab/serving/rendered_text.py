@@ -86,6 +86,12 @@ class RenderedText:
             text = self._with_last_separator(text)
         return self.begin + text + tail
 
+    def without_end(self, text: str) -> str:
+        """An answer without the end token, and what stands behind that, if it ends with one; pads behind it go too."""
+        text = self._without_pads_behind(text)
+        bare = text.rstrip()
+        return bare.removesuffix(self.end) if self.end and bare.endswith(self.end) else text
+
     def _with_last_separator(self, text: str) -> str:
         steps, own = text, self._before_end
         if own and text.endswith(own):

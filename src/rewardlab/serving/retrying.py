@@ -24,6 +24,12 @@ from rewardlab.serving.client_errors import Attempt, ServerUnavailable
 RETRIED = (429, 502, 503, 504)
 """Statuses after which a request is sent again."""
 
+FIRST_WAIT = 0.5
+"""Longest wait before the first retry, seconds; each next one may be twice as long."""
+
+LONGEST_WAIT = 30.0
+"""Longest wait that is chosen here, seconds. A server may ask for a longer one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
@@ -32,23 +38,17 @@ class RetryPolicy:
     Attributes:
         retries: Tries after the first.
         deadline: Most seconds for a request, with all its tries and the waits between them.
-        first_wait: Longest wait before the first retry, seconds; each next one may be twice as long.
-        longest_wait: Longest wait that is chosen here, seconds. A server may ask for a longer one.
     """
 
     retries: int = 8
     deadline: float = 600.0
-    first_wait: float = 0.5
-    longest_wait: float = 30.0
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ConfigError(f"retries must be a whole number of at least 0, got {self.retries!r}")
-        for name in ("deadline", "first_wait", "longest_wait"):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be a number of seconds above 0, got {value!r}")
+        if not (isinstance(self.deadline, int | float) and math.isfinite(self.deadline) and self.deadline > 0):
+            raise ConfigError(f"deadline must be a number of seconds above 0, got {self.deadline!r}")
 
 
 class Tries:
@@ -79,7 +79,13 @@ class Tries:
         return self._start + self._policy.deadline - self._clock()
 
     def wait_after(
-        self, kind: str, message: str, *, status: int | None = None, retry_after: float | None = None
+        self,
+        kind: str,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        not_ready: bool = False,
     ) -> float:
         """Note a try that failed, and say how long to wait before the next.
 
@@ -88,6 +94,7 @@ class Tries:
             message: The same in words.
             status: HTTP status, if there was an answer.
             retry_after: Seconds after which the server wants to be asked again.
+            not_ready: Whether the server says that it is loading, asleep or the like, and not that it is busy.
 
         Returns:
             Seconds. Never less than the server asked for, and never the same for all clients that it asked.
@@ -98,21 +105,23 @@ class Tries:
         self.attempts.append(Attempt(kind, status, message, self._clock() - self._start))
         number = len(self.attempts)
         if number > self._policy.retries:
-            raise self._given_up(f"{number} {'try' if number == 1 else 'tries'}", status)
-        ceiling = min(self._policy.longest_wait, self._policy.first_wait * 2.0 ** min(number - 1, 60))
+            raise self._given_up(f"{number} {'try' if number == 1 else 'tries'}", not_ready)
+        ceiling = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(number - 1, 60))
         wait = self._draw(0.0, ceiling) + (retry_after or 0.0)
         if wait >= self.left:
             asked = f"; the server asks to wait {retry_after:g} s" if retry_after else ""
-            raise self._given_up(f"the deadline of {self._policy.deadline:g} s{asked}", status)
+            raise self._given_up(f"the deadline of {self._policy.deadline:g} s{asked}", not_ready)
         return wait
 
-    def _given_up(self, why: str, status: int | None) -> ServerUnavailable:
-        tries = "; ".join(map(str, self.attempts))
+    def _given_up(self, why: str, not_ready: bool) -> ServerUnavailable:
+        tries, last = "; ".join(map(str, self.attempts)), self.attempts[-1]
         hint = "is the server running, and is this its address? /health tells whether it is ready"
-        if status is not None:
+        if not_ready:
+            hint = f"the server is not ready ({last.message}): ask once it is, or raise retries and the deadline"
+        elif last.status is not None:
             hint = "the server is overloaded, or not ready: lower the concurrency, or raise retries and the deadline"
         return ServerUnavailable(
-            f"{self.what}: no answer within {why} ({tries})", hint=hint, status=status, attempts=self.attempts
+            f"{self.what}: no answer within {why} ({tries})", hint=hint, status=last.status, attempts=self.attempts
         )
 
 

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from rewardlab.errors import ConfigError
 from rewardlab.serving.client_errors import BadAnswer, ModelChanged
@@ -68,8 +68,9 @@ class Unscored:
     """Why a completion has no score.
 
     Attributes:
-        kind: ``"invalid"``: it cannot be read as what it should be; ``"too_long"``: it does not fit the model;
-            ``"not_finite"``: the model gives NaN or inf; ``"failed"``: the model broke on it.
+        kind: ``"invalid"``: it cannot be read as what it should be; ``"step_boundary"``: its steps cannot be told
+            apart; ``"too_long"``: it does not fit the model; ``"not_finite"``: the model gives NaN or inf;
+            ``"failed"``: the model broke on it.
         message: What came and what was expected.
         hint: How to fix it.
     """
@@ -100,7 +101,7 @@ class Comparison:
     fingerprint: str
 
 
-_SCALES: tuple[Scale, ...] = ("raw", "calibrated", "z", "centered", "percentile")
+_SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 def parsed(body: bytes, what: str) -> dict[str, Any]:

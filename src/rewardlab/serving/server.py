@@ -23,6 +23,8 @@ import uvicorn
 
 from rewardlab.errors import RewardLabError
 from rewardlab.serving.backend import Backend
+from rewardlab.serving.failures import Overloaded
+from rewardlab.serving.faults import log_fault
 from rewardlab.serving.guard import App
 from rewardlab.serving.http_protocol import LimitedProtocol
 from rewardlab.serving.items import ModelInfo
@@ -43,12 +45,19 @@ class ServedBackend(Backend, Protocol):
             RewardLabError: It cannot be.
         """
 
+    def overload(self, in_progress: int) -> Overloaded | None:
+        """Why a request would be refused as things are; None where it may try.
+
+        Args:
+            in_progress: Requests whose heads were read and that have no answer yet.
+        """
+
 
 def configure_logging(level: str) -> None:
     """Write what the server logs to stderr, a line each with its time.
 
     Args:
-        level: ``"debug"``, ``"info"`` (a line per request), ``"warning"`` or ``"error"``.
+        level: ``"info"`` (a line per request), ``"warning"`` or ``"error"``.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -58,17 +67,14 @@ def configure_logging(level: str) -> None:
 
 def run_server(
     app: App, backend: ServedBackend, settings: ServerSettings, *, on_ready: Callable[[str, ModelInfo], None]
-) -> int:
-    """Serve until a signal comes.
+) -> None:
+    """Serve until a signal comes, and what was accepted is finished.
 
     Args:
         app: The application; its lifespan starts and stops the backend.
         backend: Its backend.
         settings: The settings.
         on_ready: Called with the server's URL and its model when that is loaded.
-
-    Returns:
-        The exit status: 0.
 
     Raises:
         RewardLabError: It cannot listen there, or the first model cannot be loaded.
@@ -77,7 +83,7 @@ def run_server(
     with contextlib.closing(_listen(settings.host, settings.port)) as listener:
         config = uvicorn.Config(
             app,
-            http=cast(Any, functools.partial(LimitedProtocol, settings=settings)),
+            http=cast(Any, functools.partial(LimitedProtocol, settings=settings, overload=backend.overload)),
             ws="none",
             lifespan="on",
             interface="asgi3",
@@ -91,7 +97,6 @@ def run_server(
         )
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_serve(_Server(config), listener, backend, settings, on_ready))
-    return 0
 
 
 class _Server(uvicorn.Server):
@@ -177,10 +182,10 @@ def _signals(server: _Server, backend: Backend) -> Iterator[None]:
 async def _reload(backend: Backend) -> None:
     try:
         model = await backend.reload(None)
-    except RewardLabError as error:
-        _logger.warning("SIGHUP: the old model serves on: %s", str(error).replace("\n", "; "))
-    except Exception:
-        _logger.exception("SIGHUP: the old model serves on")
+    except RewardLabError:  # the backend has logged why
+        _logger.warning("SIGHUP: the old model serves on")
+    except Exception as error:
+        log_fault(_logger, "SIGHUP: the old model serves on; loading the new one", error)
     else:
         _logger.warning("SIGHUP: the model is now %s, fingerprint %s", model.name, model.fingerprint)
 

@@ -7,23 +7,9 @@ from dataclasses import dataclass
 
 from rewardlab.serving.backend import Backend
 from rewardlab.serving.failures import RequestFailure, RequestRefused, ScoringFailed, Unavailable
-from rewardlab.serving.items import (
-    Answer,
-    Continued,
-    Conversation,
-    Ids,
-    Item,
-    ItemRefusal,
-    ItemScore,
-    ModelInfo,
-    Rendered,
-)
+from rewardlab.serving.items import Answer, Ids, Item, ItemRefusal, ItemScore, ModelInfo, num_chars
 from rewardlab.serving.metrics import Metrics
 from rewardlab.serving.settings import ServerSettings
-from rewardlab.types import text_of
-
-_TURN_CHARS = 8
-"""What a turn or a step counts beside its text, for the template writes something around an empty one too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +94,7 @@ class Service:
                 status=413,
             )
         for number, item in enumerate(items):
-            if (size := _size(item)) > self.settings.max_chars:
+            if (size := num_chars(item)) > self.settings.max_chars:
                 what = "ids" if isinstance(item, Ids) else "characters"
                 raise RequestRefused(
                     f"item {number} has {size} {what}, and at most {self.settings.max_chars} are taken",
@@ -124,18 +110,7 @@ def failure_of(refusal: ItemRefusal, number: int) -> RequestFailure:
         refusal: Why it has none.
         number: Which item it is.
     """
-    kind: type[RequestFailure] = RequestRefused if refusal.kind in ("invalid", "too_long") else ScoringFailed
+    kind: type[RequestFailure] = (
+        RequestRefused if refusal.kind in ("invalid", "step_boundary", "too_long") else ScoringFailed
+    )
     return kind(f"item {number}: {refusal.message}", hint=refusal.hint, param=str(number))
-
-
-def _size(item: Item) -> int:
-    if isinstance(item, Ids):
-        return len(item.ids)
-    if isinstance(item, Rendered):
-        return len(item.text)
-    if isinstance(item, Continued):
-        return len(item.prompt) + len(item.response)
-    assert isinstance(item, Conversation)
-    parts = [text_of(item.prompt), text_of(item.completion), *item.steps]
-    turns = sum(len(text) for text in (item.prompt, item.completion) if not isinstance(text, str))
-    return sum(map(len, parts)) + _TURN_CHARS * (turns + len(item.steps))

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rewardlab.errors import ConfigError
 from rewardlab.types import Scale
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+_POSITIVE = (
+    "deadline_s",
+    "queue_items",
+    "max_items",
+    "max_chars",
+    "max_body_bytes",
+    "max_json_depth",
+    "max_headers",
+    "max_header_bytes",
+    "header_timeout_s",
+    "body_timeout_s",
+    "max_connections",
+    "stall_s",
+    "load_s",
+    "drain_s",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +40,8 @@ class ServerSettings:
         scale: What the dialects' numbers are given in; ``/v1/rewards`` gives every scale always.
         max_wait_ms: How long the first of a batch waits for others while the worker is idle.
         deadline_s: How long a request may wait and be computed before it is answered 503.
-        queue_items: Most items that wait; beyond it 503 at once.
+        queue_items: Most items that wait; beyond it 503 at once. At least ``max_items``, for else a request that is
+            allowed would never fit.
         max_items: Most items in one request.
         max_chars: Most characters in one item.
         max_body_bytes: Largest body.
@@ -59,33 +78,36 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that no server could work with."""
-        if self.api_key is not None and not (self.api_key and self.api_key.isascii() and self.api_key.isprintable()):
-            raise ConfigError("the API key must be printable ASCII, and not empty", hint="it travels in a header")
+        checked_key(self.api_key)
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port {self.port}: expected 0 to 65535")
-        for name in ("max_wait_ms",):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in (
-            "deadline_s",
-            "queue_items",
-            "max_items",
-            "max_chars",
-            "max_body_bytes",
-            "max_json_depth",
-            "max_headers",
-            "max_header_bytes",
-            "header_timeout_s",
-            "body_timeout_s",
-            "max_connections",
-            "stall_s",
-            "load_s",
-            "drain_s",
-        ):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be a number above 0, got {value}")
+        if not (math.isfinite(self.max_wait_ms) and self.max_wait_ms >= 0):
+            raise ConfigError(f"max_wait_ms must be a number, 0 or more, got {self.max_wait_ms}")
+        if self.queue_items < self.max_items:
+            raise ConfigError(
+                f"queue_items is {self.queue_items}, less than max_items, {self.max_items}: larger requests never fit",
+                hint=f"raise --queue to {self.max_items}, or lower --max-items to {self.queue_items}",
+            )
 
     @property
     def is_guarded(self) -> bool:
         """Whether strangers cannot reach it: it listens on loopback, or asks for a key."""
         return self.api_key is not None or self.host in LOOPBACK
+
+
+def checked_key(key: str | None) -> str | None:
+    """An API key that a header carries unchanged; None stays None.
+
+    Raises:
+        ConfigError: It is empty, has other characters than printable ASCII ones, or spaces around it, which HTTP drops.
+    """
+    if key is not None and not (key and key.isascii() and key.isprintable() and key == key.strip()):
+        raise ConfigError(
+            "the API key must be printable ASCII, without spaces around it, and not empty",
+            hint="it travels in a header",
+        )
+    return key

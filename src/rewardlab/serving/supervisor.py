@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 from rewardlab.errors import RewardLabError
 from rewardlab.serving.backend import State
 from rewardlab.serving.failures import RequestRefused, Unavailable
+from rewardlab.serving.faults import log_fault
 from rewardlab.serving.items import ModelInfo
 from rewardlab.serving.messages import Done, Sleep, WakeUp, WorkerSpec
 from rewardlab.serving.metrics import Metrics
@@ -30,6 +31,12 @@ from rewardlab.serving.worker_process import WorkerFactory, WorkerProcess
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+STOP_SECONDS = 5.0
+"""How long operations may take to end once every worker was ended."""
+
+_RESTARTING = "the worker is started again"
+_LOG_SAYS = "the server's log says why"
 
 MOST_DEATHS = 5
 BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -100,17 +107,26 @@ class Supervisor:
     @property
     def state(self) -> State:
         """What it is doing."""
-        return "draining" if self._is_ending else self._state
+        if self._is_ending:
+            return "draining"
+        return "restarting" if self._is_condemned else self._state
 
     @property
     def reason(self) -> str:
-        """Why it is not ready; empty where it is."""
-        return "the server is ending" if self._is_ending else self._reason
+        """Why it is not ready; empty where it is. Every client reads it: details are the log's."""
+        if self._is_ending:
+            return "the server is ending"
+        return _RESTARTING if self._is_condemned else self._reason
 
     @property
     def worker(self) -> ModelWorker | None:
         """The worker that takes batches; None where none does."""
-        return self._worker if self._state == "ready" else None
+        return self._worker if self._state == "ready" and not self._is_condemned else None
+
+    @property
+    def _is_condemned(self) -> bool:
+        """Whether the worker in use was killed and is not gone yet: while the kernel holds it, that can take long."""
+        return self._state == "ready" and self._worker is not None and self._worker.is_condemned
 
     def start(self) -> None:
         """Begin to load the model."""
@@ -135,14 +151,11 @@ class Supervisor:
         """Free the accelerator, after the batches that are being computed.
 
         Args:
-            level: 1 keeps the worker with its weights in main memory, 2 ends it.
+            level: 1 keeps the worker with its weights in main memory, 2 ends it; there is no other.
 
         Raises:
-            RequestRefused: There is no such level.
             Unavailable: There is nothing that could sleep.
         """
-        if level not in (1, 2):
-            raise RequestRefused(f"sleep level {level}: expected 1 or 2", param="level")
         await self._as_operation(lambda: self._sleep(level))
 
     async def wake_up(self) -> None:
@@ -178,7 +191,8 @@ class Supervisor:
         self._give_up_starting()
         try:
             await asyncio.gather(*(worker.stop() for worker in self._workers))
-            await asyncio.gather(*self._background, return_exceptions=True)
+            if self._background:  # one may wait for a worker that even SIGKILL does not end
+                await asyncio.wait(self._background, timeout=STOP_SECONDS)
         finally:
             for worker in self._workers:
                 worker.kill(Ended("died", "the server ended"))
@@ -192,7 +206,12 @@ class Supervisor:
                 self._use(loaded)
             else:
                 self.load_error = loaded.error
-                self._fail(f"the model cannot be loaded: {loaded.message}")
+                self._fail("the model cannot be loaded", loaded.message)
+        except Exception as error:
+            log_fault(logger, "loading the model", error)
+            said = f"loading the model raised {type(error).__name__}"
+            self.load_error = RewardLabError(said, hint=_LOG_SAYS)
+            self._fail("the model cannot be loaded", said)
         finally:
             self._first_load.set()
 
@@ -200,11 +219,12 @@ class Supervisor:
         while True:
             self._deaths += 1
             if self._deaths >= MOST_DEATHS:
-                self._fail(f"{self._deaths} workers ended and none answered between; the last: {ended.message}")
+                why = f"{self._deaths} workers ended and none answered between; the last: {ended.message}"
+                self._fail("the model cannot be served any more", why)
                 return
             delay = self._backoff_s[min(self._restarts, len(self._backoff_s) - 1)]
             self._restarts += 1
-            self._state, self._reason = "restarting", f"the worker is started again: {ended.message}"
+            self._state, self._reason = "restarting", _RESTARTING
             logger.error("the worker ended: %s; it is started again in %g s", ended.message, delay)
             self._metrics.worker_restarted(ended.cause)
             await asyncio.sleep(delay)
@@ -220,7 +240,7 @@ class Supervisor:
             return Ended("died", "the server ended")
         try:
             worker = ModelWorker(spec, self._settings.stall_s, self._factory, self._batch_is_done, self._worker_ended)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
             return Ended("died", f"it could not be started: {error}")
         self._workers.add(worker)
         return await worker.until_loaded(self._settings.load_s) or worker.ended or worker
@@ -231,9 +251,9 @@ class Supervisor:
         self._metrics.model(worker.model)
         self._user.worker_is_ready()
 
-    def _fail(self, reason: str) -> None:
-        logger.error("%s", reason)
-        self._state, self._reason = "failed", reason
+    def _fail(self, reason: str, why: str) -> None:
+        logger.error("%s: %s", reason, why)
+        self._state, self._reason = "failed", f"{reason}; {_LOG_SAYS}"
         self._user.nothing_is_served(self.unavailable())
 
     def _batch_is_done(self, worker: ModelWorker, batch: SentBatch, done: Done) -> None:
@@ -268,18 +288,18 @@ class Supervisor:
             async with self._lock:
                 return await operation()
 
-        return await asyncio.shield(self._in_background(one_at_a_time()))
+        task = self._in_background(one_at_a_time())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:  # who asked has gone: only the log is told how it ends
+            task.add_done_callback(_log_error)
+            raise
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._ended_in_background)
+        task.add_done_callback(self._background.discard)
         return task
-
-    def _ended_in_background(self, task: asyncio.Task[Any]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("%s", error)
 
     async def _sleep(self, level: int) -> None:
         if self.state in ("loading", "failed", "draining"):
@@ -336,7 +356,7 @@ class Supervisor:
         self._deaths = self._restarts = 0
         self._use(loaded)
         if old is not None:
-            self._in_background(self._retire(old))
+            self._in_background(self._retire(old)).add_done_callback(_log_error)
         return loaded.model
 
     async def _retire(self, worker: ModelWorker) -> None:
@@ -346,3 +366,8 @@ class Supervisor:
     def _give_up_starting(self) -> None:
         if self._starting is not None:
             self._starting.cancel()  # which kills the worker that it was loading
+
+
+def _log_error(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.warning("%s", error)

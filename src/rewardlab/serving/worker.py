@@ -15,13 +15,13 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from rewardlab.errors import CheckpointError, ConfigError, RewardLabError
+from rewardlab.serving.faults import log_fault
 from rewardlab.serving.messages import Alive, Batch, Done, Loaded, LoadFailed, Sleep, Stop, WakeUp, WorkerSpec
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class _Worker:
             self._connection.send(LoadFailed(error.message, error.hint, isinstance(error, ConfigError)))
             return 1
         except Exception as error:
-            _log(error, "loading the model")
+            log_fault(logger, "loading the model", error)
             said = (str(error).splitlines() or [""])[0]
             self._connection.send(LoadFailed(f"loading raised {type(error).__name__}: {said}"))
             return 1
@@ -132,7 +132,7 @@ class _Worker:
         except ConnectionError:
             raise
         except Exception as error:  # single items were tried alone: it is the model or its device that is broken
-            _log(error, "computing")
+            log_fault(logger, "computing", error)
             return 1
 
     def _answer(self, scorer: ItemScorer, task: _Task) -> Alive | Done:
@@ -162,15 +162,9 @@ class _Worker:
         except (EOFError, ConnectionError):
             status = 0
         except Exception as error:
-            _log(error, "receiving")
+            log_fault(logger, "receiving", error)
         finally:
             os._exit(status)
-
-
-def _log(error: Exception, what: str) -> None:
-    """Where an error was raised, without its words, which may be a client's."""
-    lines = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("%s raised %s\n%s", what, type(error).__name__, lines)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, TypeAlias
 
+from rewardlab.serving.faults import log_fault
 from rewardlab.serving.messages import WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -87,8 +88,16 @@ class WorkerProcess:
         self._outbox.put(spec)
         self._writer = threading.Thread(target=self._write, name=f"worker-{self.pid}-writer", daemon=True)
         self._reader = threading.Thread(target=self._read, name=f"worker-{self.pid}-reader", daemon=True)
-        self._writer.start()
-        self._reader.start()
+        self._end_told = ""  # how it ended, where this process ended it
+        try:
+            self._writer.start()
+            self._reader.start()
+        except RuntimeError:  # no thread can be started
+            self._process.kill()
+            self._process.wait()
+            self._outbox.put(None)
+            self._socket.close()
+            raise
 
     def send(self, message: object) -> None:
         """Send a message; returns at once, and says nothing when the process has ended.
@@ -100,6 +109,10 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once; its exit is reported as any other."""
+        self._end("was killed by the server")
+
+    def _end(self, told: str) -> None:
+        self._end_told = self._end_told or told
         self._process.kill()  # does nothing where it was reaped: Popen keeps the two apart
 
     def _write(self) -> None:
@@ -108,9 +121,9 @@ class WorkerProcess:
                 self._connection.send(message)
             except OSError:  # it has ended, which the reader tells
                 return
-            except Exception:  # what cannot be pickled: a fault of ours, and the worker would be waited for in vain
-                logger.exception("a message to the worker could not be sent; the worker is ended")
-                self.kill()
+            except Exception as error:  # what cannot be pickled: ours, and the worker would be waited for in vain
+                log_fault(logger, "sending a message to the worker, which is ended,", error)
+                self._end("was ended, for a message to it could not be sent")
                 return
 
     def _read(self) -> None:
@@ -119,9 +132,9 @@ class WorkerProcess:
                 self._on_message(self._connection.recv())
         except (EOFError, OSError):
             pass
-        except Exception:  # what cannot be unpickled: nothing it says after this can be trusted
-            logger.exception("a message of the worker could not be read; the worker is ended")
-            self.kill()
+        except Exception as error:  # what cannot be unpickled: nothing it says after this can be trusted
+            log_fault(logger, "reading a message of the worker, which is ended,", error)
+            self._end("was ended, for a message of it could not be read")
         try:
             status = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -134,7 +147,8 @@ class WorkerProcess:
         self._writer.join()
         self._connection.close()
         self._socket.close()
-        self._on_exit(exit_in_words(status))
+        was_ended_here = self._end_told and status == -signal.SIGKILL
+        self._on_exit(self._end_told if was_ended_here else exit_in_words(status))
 
 
 def exit_in_words(status: int) -> str:

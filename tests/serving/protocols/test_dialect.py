@@ -9,7 +9,15 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from rewardlab.serving.app import DIALECTS
-from rewardlab.serving.failures import ErrorShape, Overloaded, RequestRefused, ScoringFailed, error_body, status_of
+from rewardlab.serving.failures import (
+    ErrorShape,
+    Overloaded,
+    RequestRefused,
+    ScoringFailed,
+    Unavailable,
+    error_body,
+    status_of,
+)
 from rewardlab.serving.protocols import system
 from rewardlab.serving.protocols.dialect import Dialect, Json, OpenAIError, TEIError, errors
 
@@ -31,11 +39,10 @@ def test_a_dialect_as_json() -> None:
     assert json.loads(Json(dialect.to_dict()).body) == {"name": "d", "routes": ["GET /a"], "scale": "raw", "note": ""}
 
 
-def test_json_is_ascii_so_that_no_text_can_break_it() -> None:
-    text = "é\ud800"
-    body = Json({"text": text}).body
-    assert body == b'{"text":"\\u00e9\\ud800"}'
-    assert json.loads(body) == {"text": text}
+def test_json_is_ascii() -> None:
+    body = Json({"text": "é"}).body
+    assert body == b'{"text":"\\u00e9"}'
+    assert json.loads(body) == {"text": "é"}
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
@@ -55,9 +62,18 @@ def test_errors_are_worded_and_numbered_as_they_are_documented(shape: ErrorShape
 def test_a_route_of_two_dialects_documents_both_wordings() -> None:
     both = errors("openai", "tei")
     assert both.keys() == errors("openai").keys() | errors("tei").keys()
-    refusal = RequestRefused("x")
-    for shape in get_args(ErrorShape):
-        TypeAdapter(both[400]["model"]).validate_python(error_body(shape, refusal))
+    tei, openai = (error_body(shape, Unavailable("x")) for shape in ("tei", "openai"))
+    for body in (tei, openai):
+        TypeAdapter(both[503]["model"]).validate_python(body)
+    for status, wrong in ((400, tei), (500, tei), (422, openai), (424, openai)):
+        with pytest.raises(ValidationError):
+            TypeAdapter(both[status]["model"]).validate_python(wrong)
+
+
+def test_teis_routes_document_no_status_that_it_words_otherwise() -> None:
+    """What is 400 elsewhere is 422 there, and 500 is 424."""
+    assert not errors("tei").keys() & {400, 500}
+    assert errors(more=(409,)).keys() - errors().keys() == {409}
 
 
 def test_the_two_wordings_are_not_taken_for_each_other() -> None:

@@ -19,7 +19,7 @@ from rewardlab.serving.app import create_app
 from rewardlab.serving.backend import Backend
 from rewardlab.serving.failures import Unavailable
 from rewardlab.serving.items import Conversation, ItemRefusal, ItemScore
-from rewardlab.serving.protocols.native import ModelDescription, RewardsAnswer
+from rewardlab.serving.protocols.native import RewardsAnswer
 from rewardlab.serving.settings import ServerSettings
 from rewardlab.types import PromptGroup, Step
 
@@ -92,6 +92,15 @@ def test_messages_travel_with_their_further_keys() -> None:
     turn = {"role": "user", "content": "p", "name": "Ann"}
     answer(backend, "/v1/rewards", {"prompt": [turn], "completions": ["a"]})
     assert backend.asked == [(Conversation((turn,), "a"),)]
+
+
+@pytest.mark.parametrize("form", [{"prompt": MESSAGES}, {"prompt": "p"}])
+def test_one_prompt_for_many_completions_is_one_object(form: Any) -> None:
+    """The queue works out what a prompt begins with once per object: a thousand long equal ones would hold it up."""
+    backend = FixedBackend()
+    answer(backend, "/v1/rewards", {**form, "completions": ["a", "b", "c"]})
+    (items,) = backend.asked
+    assert len({id(item.prompt) for item in items if isinstance(item, Conversation)}) == 1
 
 
 def test_scales_by_hand() -> None:
@@ -250,33 +259,9 @@ def test_the_probability_does_not_depend_on_the_servers_scale() -> None:
     assert body["probability"] == pytest.approx(1 / (1 + math.exp(-2.0)), abs=1e-15)
 
 
-# -- /reload ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("body", "path"), [({}, None), ({"path": None}, None), ({"path": "/new"}, "/new")])
-def test_reload_asks_for_the_path_and_describes_the_new_model(body: Any, path: str | None) -> None:
-    backend = FixedBackend()
-    ModelDescription.model_validate(answer(backend, "/reload", body))
-    assert backend.reloads == [path]
-
-
-def test_reload_needs_no_body() -> None:
-    backend = FixedBackend()
-    with client_of(backend) as client:
-        assert client.post("/reload").status_code == 200
-    assert backend.reloads == [None]
-
-
-def test_reload_is_closed_where_strangers_could_reach_it() -> None:
-    backend = FixedBackend()
-    error = answer(backend, "/reload", {}, 403, host="0.0.0.0")["error"]
-    assert "no API key" in error["message"]
-    assert backend.reloads == []
-
-
 def test_what_the_backend_refuses_is_the_answer() -> None:
     with client_of(FixedBackend(failure=Unavailable("restarting", retry_after=4.2))) as client:
         response = client.post("/v1/rewards", json={"prompt": "p", "completions": ["a"]})
     assert response.status_code == 503
-    assert response.headers["retry-after"] == "4"
+    assert response.headers["retry-after"] == "5"
     assert response.json()["error"]["type"] == "service_unavailable"

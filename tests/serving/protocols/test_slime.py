@@ -28,9 +28,10 @@ def test_slime_reads_the_scorers_number(client, scorer, kind):
         assert reward == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_response_may_end_with_its_end_token(client, scorer):
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_a_response_may_end_with_its_end_token(client, scorer, kind):
     """As it does where the rollout keeps special tokens."""
-    payload = {"prompt": prompts(scorer)[0], "response": ANSWERS[0] + "<eos>", "label": None}
+    payload = {"prompt": prompts(scorer)[kind], "response": ANSWERS[0] + "<eos>", "label": None}
     assert answer(client, "/get_reward", payload) == pytest.approx(scorer.score([PROMPT], [ANSWERS[0]])[0], abs=1e-5)
 
 

@@ -10,12 +10,13 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from tests.serving.fixed_backend import FixedBackend
+from tests.serving.protocols.conversations import answer, application, post
 
 import rewardlab
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.serving.app import DIALECTS, create_app
 from rewardlab.serving.backend import State
-from rewardlab.serving.protocols.system import Info, Models
+from rewardlab.serving.protocols.system import Info, ModelDescription, Models
 from rewardlab.serving.settings import ServerSettings
 
 
@@ -121,13 +122,45 @@ def test_sleep_is_level_1_unless_told_and_no_other_than_1_and_2() -> None:
     assert backend.levels == [1]
 
 
-@pytest.mark.parametrize(("method", "path"), [("post", "/sleep"), ("post", "/wake_up"), ("get", "/is_sleeping")])
-def test_sleep_is_closed_where_strangers_could_reach_it(method: str, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), [("post", "/sleep"), ("post", "/wake_up"), ("post", "/reload")])
+def test_what_changes_the_server_is_closed_where_strangers_could_reach_it(method: str, path: str) -> None:
     backend = FixedBackend()
     with client_of(backend, host="0.0.0.0") as client:
         response = getattr(client, method)(path)
     assert response.status_code == 403
+    assert "no API key" in response.json()["error"]["message"]
     assert "--api-key" in response.json()["error"]["message"]
-    assert backend.levels == []
+    assert backend.levels == backend.reloads == []
     with client_of(backend, host="0.0.0.0", api_key="k") as client:
         assert getattr(client, method)(path, headers={"Authorization": "Bearer k"}).status_code == 200
+
+
+def test_whether_it_sleeps_is_told_to_whoever_reaches_it() -> None:
+    """It changes nothing, and /health says the same."""
+    with application(FixedBackend(), host="0.0.0.0") as client:
+        assert client.get("/is_sleeping").json() == {"is_sleeping": False}
+
+
+@pytest.mark.parametrize(("body", "path"), [({}, None), ({"path": None}, None), ({"path": "/new"}, "/new")])
+def test_reload_asks_for_the_path_and_describes_the_new_model(body: Any, path: str | None) -> None:
+    backend = FixedBackend()
+    with application(backend) as client:
+        ModelDescription.model_validate(answer(client, "/reload", body))
+    assert backend.reloads == [path]
+
+
+def test_reload_needs_no_body() -> None:
+    backend = FixedBackend()
+    with application(backend) as client:
+        assert client.post("/reload").status_code == 200
+        assert post(client, "/reload", {"file": "/new"}).status_code == 400
+    assert backend.reloads == [None]
+
+
+def test_reload_is_a_route_of_the_server_and_documents_that_a_checkpoint_may_not_be_taken() -> None:
+    with application(FixedBackend()) as client:
+        routes = {dialect["name"]: dialect["routes"] for dialect in client.get("/info").json()["dialects"]}
+        operation = client.get("/openapi.json").json()["paths"]["/reload"]["post"]
+    assert "POST /reload" not in routes["rewardlab"]
+    assert operation["tags"] == ["system"]
+    assert "not taken" in operation["responses"]["409"]["description"]

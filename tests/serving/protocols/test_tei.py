@@ -68,6 +68,28 @@ def test_ties_go_by_index():
     assert [one["index"] for one in found] == [1, 0, 2]
 
 
+def test_rerank_goes_by_the_scores_where_their_sigmoids_are_equal():
+    """Sigmoid(40) and sigmoid(41) are both 1.0 in float64; sigmoid(-50) is exp(-50) but for one part in exp(50)."""
+    with application(FixedBackend((ItemScore(-50.0, 1), ItemScore(40.0, 1), ItemScore(41.0, 1)))) as client:
+        found = answer(client, "/rerank", {"query": "q", "texts": ["a", "b", "c"]})
+    assert [(one["index"], one["score"]) for one in found] == [
+        (2, 1.0),
+        (1, 1.0),
+        (0, pytest.approx(math.exp(-50), rel=1e-14, abs=0.0)),
+    ]
+
+
+def test_too_many_inputs_are_refused_in_teis_words():
+    with application(FixedBackend()) as client:
+        many = [["a"]] * 1025
+        for route, body in (("/predict", {"inputs": many}), ("/rerank", {"query": "q", "texts": ["a"] * 1025})):
+            refused = post(client, route, body)
+            assert refused.status_code == 413
+            assert refused.json()["error_type"] == "Validation"
+            assert "1025 items" in refused.json()["error"]
+        assert len(answer(client, "/predict", {"inputs": many[:1024]})) == 1024
+
+
 def test_truncation_never_takes_the_end(client, scorer):
     text = rendered(scorer, "sea", prompt="wind " * 200)
     assert post(client, "/predict", {"inputs": text}).status_code == 422
@@ -88,6 +110,11 @@ def test_truncation_never_takes_the_end(client, scorer):
 @pytest.mark.parametrize(
     ("route", "body", "words"),
     [
+        ("/predict", {"inputs": ""}, "the text is empty"),
+        ("/predict", {"inputs": " "}, "the text is empty"),
+        ("/predict", {"inputs": [["a"], [""]]}, "item 1: the text is empty"),
+        ("/predict", {"inputs": [["a", ""], ["", ""]]}, "item 1: both texts are empty"),
+        ("/rerank", {"query": "", "texts": ["b", ""]}, "item 1: both texts are empty"),
         ("/predict", {"inputs": 1}, "inputs: expected a string, a pair of strings, or a list of lists"),
         ("/predict", {"inputs": []}, "inputs: expected at least 1 item"),
         ("/predict", {"inputs": ["a", "b", "c"]}, "inputs: expected at most 2 items"),

@@ -22,7 +22,7 @@ from tests.serving.protocols.conversations import (
 )
 
 from rewardlab.serving.items import Conversation, Ids, ItemScore, Rendered
-from rewardlab.serving.protocols.vllm import items_of, sigmoid
+from rewardlab.serving.protocols.vllm import items_of
 
 FIXED = (ItemScore(2.0, 5), ItemScore(-1.0, 7), ItemScore(2.0, 9))
 
@@ -262,6 +262,32 @@ def test_messages_become_a_prompt_and_its_last_turn():
     assert backend.asked[1] == (Conversation("", (MESSAGES[1],)),)
 
 
-@pytest.mark.parametrize("value", [-1e6, -40.0, 0.0, 1.5, 1e6])
-def test_sigmoid_neither_overflows_nor_differs(value):
-    assert sigmoid(value) == pytest.approx(1 / (1 + math.exp(min(-value, 700))), abs=1e-15)
+@pytest.mark.parametrize(
+    ("value", "probability"),
+    [(-1e6, 0.0), (-50.0, math.exp(-50)), (-30.0, math.exp(-30) / (1 + math.exp(-30))), (0.0, 0.5), (1e6, 1.0)],
+)
+def test_small_probabilities_keep_their_digits(value, probability):
+    """1 / (1 + exp(50)) is exp(-50) but for one part in exp(50)."""
+    with application(FixedBackend((ItemScore(value, 1),), activation="sigmoid")) as client:
+        found = answer(client, "/classify", {"input": "a"})["data"][0]["probs"][0]
+    assert found == pytest.approx(probability, rel=1e-14, abs=0.0)
+
+
+def test_rerank_goes_by_the_scores_where_their_sigmoids_are_equal():
+    """Sigmoid(40) and sigmoid(41) are both 1.0 in float64."""
+    with application(FixedBackend((ItemScore(40.0, 1), ItemScore(41.0, 1)), activation="sigmoid")) as client:
+        results = answer(client, "/rerank", {"query": "q", "documents": ["a", "b"], "top_n": 1})["results"]
+    assert [(one["index"], one["relevance_score"]) for one in results] == [(1, 1.0)]
+
+
+@pytest.mark.parametrize(("asked", "longest"), [(2, 2), (-1, 128), (999, 128)])
+@pytest.mark.parametrize("route", ["/classify", "/pooling"])
+def test_token_ids_are_refused_where_they_would_have_to_be_cut(route, asked, longest):
+    backend = FixedBackend()
+    fits, long = [1] * longest, [1] * (longest + 1)
+    with application(backend) as client:
+        assert answer(client, route, {"input": fits, "truncate_prompt_tokens": asked})["data"]
+        refused = post(client, route, {"input": [fits, long], "truncate_prompt_tokens": asked})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "truncate_prompt_tokens")
+    assert refused.json()["error"]["message"].startswith(f"item 1 has {longest + 1} token ids, and ")
+    assert len(backend.asked) == 1

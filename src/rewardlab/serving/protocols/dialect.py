@@ -1,15 +1,25 @@
-"""What a dialect is: its routes, what its numbers are, and the errors its routes document. No scoring, no settings."""
+"""What a dialect is: its routes, what its numbers are, the errors its routes document, and what several dialects say.
+
+No scoring, no settings.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Annotated, Any, TypeAlias, Union
 
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rewardlab.serving.failures import ErrorShape
+
+LABEL = "LABEL_0"
+"""What the one output is called where a label is asked for, as transformers calls a reward model's."""
+
+ModelName: TypeAlias = Annotated[str | None, Field(description="Any name: the one model that is served answers.")]
+"""The ``model`` of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +44,7 @@ class Dialect:
 
 
 class Json(JSONResponse):
-    """A body as ASCII JSON: faster than UTF-8, and half a UTF-16 pair that a client sent can be quoted in it."""
+    """A body as ASCII JSON, which is faster than UTF-8; of finite numbers alone."""
 
     def render(self, content: Any) -> bytes:
         """The body.
@@ -45,10 +55,14 @@ class Json(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-class OpenAIErrorDetail(BaseModel):
-    """What went wrong."""
+class StrictModel(BaseModel):
+    """A body of which each field is known: others are refused, and no value is turned into another type."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class OpenAIErrorDetail(StrictModel):
+    """What went wrong."""
 
     message: str
     type: str
@@ -56,18 +70,14 @@ class OpenAIErrorDetail(BaseModel):
     code: int
 
 
-class OpenAIError(BaseModel):
+class OpenAIError(StrictModel):
     """An error as vLLM, SGLang and OpenAI word it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     error: OpenAIErrorDetail
 
 
-class TEIError(BaseModel):
+class TEIError(StrictModel):
     """An error as text-embeddings-inference words it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     error: str
     error_type: str
@@ -78,6 +88,7 @@ _MEANINGS = {
     401: "The key is missing or wrong.",
     403: "Closed to strangers: the server has no key and does not listen on loopback.",
     408: "The request took too long to arrive.",
+    409: "The server sleeps, or the checkpoint is not taken; what was served before is still served.",
     413: "The body, the number of items, or one of them is over the server's limits.",
     415: "The body is not JSON, or is compressed.",
     422: "The request cannot be answered as it is.",
@@ -89,18 +100,23 @@ _MEANINGS = {
 }
 _STATUSES: dict[ErrorShape, tuple[int, ...]] = {
     "openai": (400, 401, 403, 408, 413, 415, 431, 500, 503),
-    "tei": (400, 401, 403, 408, 413, 415, 422, 424, 429, 431, 500, 503),
+    "tei": (401, 403, 408, 413, 415, 422, 424, 429, 431, 503),
 }
 _MODELS: dict[ErrorShape, Any] = {"openai": OpenAIError, "tei": TEIError}
 
 
-def errors(*shapes: ErrorShape) -> dict[int | str, dict[str, Any]]:
+def errors(*shapes: ErrorShape, more: Sequence[int] = ()) -> dict[int | str, dict[str, Any]]:
     """The errors that a route documents, for its ``responses=``.
 
     Args:
         shapes: In which shapes it words them; by default ``"openai"`` alone.
+        more: Statuses that this route alone answers, in any of its shapes.
     """
-    shapes = shapes or ("openai",)
-    model: Any = Union[tuple(_MODELS[shape] for shape in shapes)]  # noqa: UP007 - built at run time
-    statuses = sorted({status for shape in shapes for status in _STATUSES[shape]})
-    return {status: {"model": model, "description": _MEANINGS[status]} for status in statuses}
+    models: dict[int, list[Any]] = {}
+    for shape in shapes or ("openai",):
+        for status in (*_STATUSES[shape], *more):
+            models.setdefault(status, []).append(_MODELS[shape])
+    return {
+        status: {"model": Union[tuple(models[status])], "description": _MEANINGS[status]}  # noqa: UP007 - at run time
+        for status in sorted(models)
+    }

@@ -17,7 +17,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewardlab.serving.items import Rendered
-from rewardlab.serving.protocols.dialect import Dialect, Json, errors
+from rewardlab.serving.protocols.dialect import Dialect, Json, ModelName, errors
 from rewardlab.serving.service import Service
 
 DIALECT = Dialect(
@@ -33,7 +33,7 @@ class EvaluationRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    model: str | None = Field(None, description="Any name: the one model that is served answers.")
+    model: ModelName = None
     messages: list[str] = Field(description="Prompts with their answers, special tokens and all.")
     max_length: int | None = Field(
         None, ge=1, description="Tokens to which a text may be cut, from the left; without it long ones are refused."

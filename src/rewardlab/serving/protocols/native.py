@@ -12,22 +12,21 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
-from rewardlab.calibration.comparison import Unit
 from rewardlab.calibration.scale import SCALES
 from rewardlab.errors import ConfigError
 from rewardlab.metrics.probability import sigmoid
 from rewardlab.serving.failures import RequestRefused
 from rewardlab.serving.items import Answer, Conversation, ItemRefusal, ItemScore, ModelInfo, RefusalKind
-from rewardlab.serving.protocols.dialect import Dialect, Json, errors
+from rewardlab.serving.protocols.dialect import Dialect, Json, StrictModel, errors
 from rewardlab.serving.service import Service, failure_of
-from rewardlab.types import Kind, as_text
+from rewardlab.types import as_text
 
 DIALECT = Dialect(
     "rewardlab",
-    ("POST /v1/rewards", "POST /v1/compare", "POST /reload"),
+    ("POST /v1/rewards", "POST /v1/compare"),
     "Every scale at once, each under its own name; one that the model cannot give is null.",
     "An item that cannot be scored has an `error` in place of its numbers, and the others keep theirs.",
 )
@@ -53,11 +52,7 @@ Text = Annotated[
 """Text, or messages."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class RewardsRequest(_Strict):
+class RewardsRequest(StrictModel):
     """Completions to score: each with its own prompt, or all with one."""
 
     model_config = ConfigDict(
@@ -88,9 +83,11 @@ class RewardsRequest(_Strict):
                 f"expected either prompts, one per completion, or one prompt for all; got {came}", param="prompts"
             )
         count = len(self.completions)
-        prompts = self.prompts if self.prompt is None else [self.prompt] * count
+        # One prompt for all stays one object: the queue works out once per object what it begins with.
+        prompts = (
+            [as_text(self.prompt)] * count if self.prompt is not None else [as_text(one) for one in self.prompts or ()]
+        )
         steps = [None] * count if self.steps is None else self.steps
-        assert prompts is not None
         for name, values in (("prompts", prompts), ("steps", steps)):
             if len(values) != count:
                 raise RequestRefused(
@@ -99,12 +96,12 @@ class RewardsRequest(_Strict):
                     param=name,
                 )
         return [
-            Conversation(as_text(prompt), as_text(completion), tuple(of_one or ()))
+            Conversation(prompt, as_text(completion), tuple(of_one or ()))
             for prompt, completion, of_one in zip(prompts, self.completions, steps, strict=True)
         ]
 
 
-class CompareRequest(_Strict):
+class CompareRequest(StrictModel):
     """Two completions of one prompt."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "What is 2 + 2?", "a": "4", "b": "5"}]})
@@ -114,15 +111,7 @@ class CompareRequest(_Strict):
     b: Text = Field(description="The other one.")
 
 
-class ReloadRequest(_Strict):
-    """Which checkpoint to change to."""
-
-    path: str | None = Field(
-        None, description="A folder or hub id; null for the one in use, which may have been replaced on disk."
-    )
-
-
-class Reward(_Strict):
+class ItemScores(StrictModel):
     """What the model says of one completion."""
 
     raw: float = Field(description="The head's own number: only differences within a prompt mean something.")
@@ -136,13 +125,13 @@ class Reward(_Strict):
     truncated: bool = Field(description="Whether the oldest part of the prompt was cut to fit.")
 
 
-class ScoredItem(Reward):
+class ScoredItem(ItemScores):
     """An item with its scores."""
 
     index: int
 
 
-class ItemError(_Strict):
+class ItemError(StrictModel):
     """Why an item has no score."""
 
     kind: RefusalKind
@@ -150,21 +139,21 @@ class ItemError(_Strict):
     hint: str
 
 
-class FailedItem(_Strict):
+class FailedItem(StrictModel):
     """An item without a score."""
 
     index: int
     error: ItemError
 
 
-class Usage(_Strict):
+class Usage(StrictModel):
     """What the request held."""
 
     num_tokens: int
     num_items: int
 
 
-class _Answered(_Strict):
+class _Answered(StrictModel):
     id: str
     created: int = Field(description="Unix seconds.")
     model: str
@@ -190,39 +179,8 @@ class CompareAnswer(_Answered):
         description="Whether the temperature was fitted. One fitted on outcomes of single completions is not that of "
         "preferences, and is not used here."
     )
-    a: Reward
-    b: Reward
-
-
-class Reference(_Strict):
-    """The scores of the reference set."""
-
-    num_scores: int
-    mean: float
-    std: float
-
-
-class ModelDescription(_Strict):
-    """What the server knows of a model; the fields are those of :class:`~rewardlab.serving.items.ModelInfo`."""
-
-    name: str
-    fingerprint: str
-    contract_sha256: str | None
-    kind: Kind
-    architecture: str
-    max_length: int
-    dtype: str
-    device: str
-    layout: str
-    tokens_per_batch: int
-    activation: Literal["identity", "sigmoid"]
-    reads_rendered_text: bool
-    members: list[str]
-    how: str | None
-    reference: Reference | None
-    temperature: float | None
-    unit: Unit
-    versions: dict[str, str]
+    a: ItemScores
+    b: ItemScores
 
 
 def router(service: Service) -> APIRouter:
@@ -265,27 +223,7 @@ def router(service: Service) -> APIRouter:
             }
         )
 
-    @routes.post("/reload", response_model=ModelDescription, responses=errors())
-    async def reload(body: ReloadRequest | None = None) -> Json:
-        """Change to another checkpoint, if its contract holds; the old one serves on until then, and if it does not."""
-        require_guarded(service)
-        return Json((await service.backend.reload(None if body is None else body.path)).to_dict())
-
     return routes
-
-
-def require_guarded(service: Service) -> None:
-    """Close a route that changes the server to strangers.
-
-    Raises:
-        RequestRefused: 403: the server has no key, and others than this machine can reach it.
-    """
-    if not service.settings.is_guarded:
-        raise RequestRefused(
-            f"this route is closed: the server listens on {service.settings.host} and has no API key",
-            hint="start it with --api-key, or on 127.0.0.1",
-            status=403,
-        )
 
 
 def _require_steps_are_read(service: Service, body: RewardsRequest) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewardlab.serving.items import Rendered
@@ -44,15 +43,6 @@ class RewardAnswer(BaseModel):
     rewards: list[float]
     scores: list[float]
     extra_logs: dict[str, list[float]] = Field(description="disagreement, of ensembles; else empty.")
-
-
-def router(service: Service) -> APIRouter:
-    """No route: its one is shared with slime (:mod:`.shared_routes`).
-
-    Args:
-        service: What scores.
-    """
-    return APIRouter()
 
 
 async def answer_get_reward(service: Service, body: RewardRequest) -> Json:

@@ -10,16 +10,14 @@ References:
 
 from __future__ import annotations
 
-import base64
-import struct
 import uuid
 from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rewardlab.serving.protocols.dialect import Dialect, Json, errors
-from rewardlab.serving.protocols.vllm import items_of, usage_of
+from rewardlab.serving.protocols.dialect import Dialect, Json, ModelName, errors
+from rewardlab.serving.protocols.vllm import items_of, packed_as_base64, usage_of
 from rewardlab.serving.protocols.vllm_bodies import Input, Sequences, TokenUsage, refuse_unless_harmless
 from rewardlab.serving.service import Service
 
@@ -38,7 +36,7 @@ _HARMLESS: dict[str, tuple[Any, ...]] = dict.fromkeys(
 class _Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    model: str | None = Field(None, description="Any name: the one model that is served answers.")
+    model: ModelName = None
     rid: str | None = Field(None, max_length=256)
 
     @model_validator(mode="before")
@@ -67,7 +65,7 @@ class MetaInfo(BaseModel):
     prompt_tokens: int
 
 
-class Reward(BaseModel):
+class ScoreEmbedding(BaseModel):
     """The score of one item."""
 
     embedding: list[float] = Field(description="The score alone.")
@@ -111,7 +109,11 @@ def router(service: Service) -> APIRouter:
         """Scores as embeddings of one number."""
         scores = await service.scores(items_of(body.input))
         data = [
-            {"object": "embedding", "embedding": _encoded(value, body.encoding_format), "index": index}
+            {
+                "object": "embedding",
+                "embedding": [value] if body.encoding_format == "float" else packed_as_base64([value]),
+                "index": index,
+            }
             for index, value in enumerate(scores.values)
         ]
         return Json({"object": "list", "data": data, "model": scores.model.name, "usage": usage_of(scores)})
@@ -133,7 +135,3 @@ async def answer_classify(service: Service, body: RenderedRequest | TokenIdsRequ
         for index, (score, result) in enumerate(zip(scores.values, scores.results, strict=True))
     ]
     return Json(answers[0] if is_one else answers)
-
-
-def _encoded(value: float, encoding: str) -> list[float] | str:
-    return [value] if encoding == "float" else base64.b64encode(struct.pack("<f", value)).decode("ascii")

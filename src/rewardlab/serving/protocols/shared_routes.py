@@ -21,7 +21,7 @@ from rewardlab.serving.protocols.dialect import Json, errors
 from rewardlab.serving.protocols.vllm_bodies import told_by
 from rewardlab.serving.service import Service
 
-ClassifyRequest: TypeAlias = Annotated[
+AnyClassifyRequest: TypeAlias = Annotated[
     Annotated[vllm_bodies.TextRequest, Tag("with input")]
     | Annotated[vllm_bodies.ChatRequest, Tag("with messages")]
     | Annotated[sglang.RenderedRequest, Tag("with text")]
@@ -31,11 +31,11 @@ ClassifyRequest: TypeAlias = Annotated[
         expected="an object with one of input or messages (vLLM), text or input_ids (SGLang)",
     ),
 ]
-RerankRequest: TypeAlias = Annotated[
+AnyRerankRequest: TypeAlias = Annotated[
     Annotated[vllm_bodies.RerankRequest, Tag("with documents")] | Annotated[tei.RankRequest, Tag("with texts")],
     told_by("documents", "texts", expected="an object with either documents (vLLM) or texts (TEI)"),
 ]
-RewardRequest: TypeAlias = Annotated[
+AnyRewardRequest: TypeAlias = Annotated[
     Annotated[openrlhf.RewardRequest, Tag("with query")] | Annotated[slime.SampleRequest, Tag("with response")],
     told_by("query", "response", expected="an object with either query (OpenRLHF) or response (slime)"),
 ]
@@ -61,10 +61,10 @@ def router(service: Service) -> APIRouter:
 
     @routes.post(
         "/classify",
-        response_model=vllm_bodies.ClassifyAnswer | sglang.Reward | list[sglang.Reward],
+        response_model=vllm_bodies.ClassifyAnswer | sglang.ScoreEmbedding | list[sglang.ScoreEmbedding],
         responses=errors(),
     )
-    async def classify(body: ClassifyRequest) -> Json:
+    async def classify(body: AnyClassifyRequest) -> Json:
         """Scores of rendered text or ids, or of a conversation: vLLM's, or SGLang's."""
         if isinstance(body, vllm_bodies.TextRequest | vllm_bodies.ChatRequest):
             return await vllm.answer_classify(service, body)
@@ -76,14 +76,14 @@ def router(service: Service) -> APIRouter:
         responses=errors("openai", "tei"),
         dependencies=[Depends(_word_errors_as_asked)],
     )
-    async def rerank(body: RerankRequest) -> Json:
+    async def rerank(body: AnyRerankRequest) -> Json:
         """Completions of one prompt, the best first: vLLM's, or text-embeddings-inference's."""
         if isinstance(body, vllm_bodies.RerankRequest):
             return await vllm.answer_rerank(service, body)
         return await tei.answer_rerank(service, body)
 
     @routes.post("/get_reward", response_model=openrlhf.RewardAnswer | float, responses=errors())
-    async def get_reward(body: RewardRequest) -> Json:
+    async def get_reward(body: AnyRewardRequest) -> Json:
         """Rewards: OpenRLHF's, or slime's, whose body is the number."""
         if isinstance(body, openrlhf.RewardRequest):
             return await openrlhf.answer_get_reward(service, body)

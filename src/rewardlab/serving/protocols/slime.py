@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewardlab.serving.items import Continued, Conversation, Item
+from rewardlab.serving.items import Continued
 from rewardlab.serving.protocols.dialect import Dialect, Json
 from rewardlab.serving.protocols.vllm import message_of
 from rewardlab.serving.protocols.vllm_bodies import Turn
@@ -38,20 +37,7 @@ class SampleRequest(BaseModel):
     label: Any = Field(None, description="Not read.")
 
 
-def router(service: Service) -> APIRouter:
-    """No route: its one is shared with OpenRLHF (:mod:`.shared_routes`).
-
-    Args:
-        service: What scores.
-    """
-    return APIRouter()
-
-
 async def answer_get_reward(service: Service, body: SampleRequest) -> Json:
     """``/get_reward``."""
-    item: Item
-    if isinstance(body.prompt, str):
-        item = Continued(body.prompt, body.response)
-    else:
-        item = Conversation(tuple(message_of(message) for message in body.prompt), body.response)
-    return Json((await service.scores([item])).values[0])
+    prompt = body.prompt if isinstance(body.prompt, str) else tuple(message_of(message) for message in body.prompt)
+    return Json((await service.scores([Continued(prompt, body.response)])).values[0])

@@ -1,4 +1,6 @@
-"""The routes about the server itself: is it well, what is it, what has it done; and sleep, which frees the accelerator.
+"""The routes about the server itself: is it well, what is it, what has it done; and those that change it.
+
+``/sleep`` frees the accelerator, ``/wake_up`` takes it back, ``/reload`` changes the checkpoint.
 
 Words are vLLM's (``/health``, ``/ping``, ``/v1/models``, ``/version``, ``/sleep``, ``/wake_up``, ``/is_sleeping``) and
 text-embeddings-inference's (``/info``).
@@ -12,18 +14,18 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, Field
 
 import rewardlab
+from rewardlab.calibration.comparison import Unit
 from rewardlab.serving.backend import State
-from rewardlab.serving.failures import Unavailable
+from rewardlab.serving.failures import RequestRefused, Unavailable
 from rewardlab.serving.items import ModelInfo
 from rewardlab.serving.metrics import CONTENT_TYPE
-from rewardlab.serving.protocols.dialect import Dialect, Json, errors
-from rewardlab.serving.protocols.native import ModelDescription, require_guarded
+from rewardlab.serving.protocols.dialect import LABEL, Dialect, Json, StrictModel, errors
 from rewardlab.serving.service import Service
 from rewardlab.serving.settings import ServerSettings
-from rewardlab.types import Scale
+from rewardlab.types import Kind, Scale
 
 DIALECT = Dialect(
     "system",
@@ -38,25 +40,19 @@ DIALECT = Dialect(
         "POST /sleep",
         "POST /wake_up",
         "GET /is_sleeping",
+        "POST /reload",
     ),
     "About the server itself: no scores.",
 )
 
-LABEL = "LABEL_0"
-"""What the one output is called where a label is asked for, as transformers calls it."""
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Health(_Strict):
+class Health(StrictModel):
     """What the server is doing."""
 
     status: State
 
 
-class ModelCard(_Strict):
+class ModelCard(StrictModel):
     """A model as OpenAI's list has it, and what it accepts."""
 
     id: str
@@ -67,39 +63,47 @@ class ModelCard(_Strict):
     fingerprint: str
 
 
-class Models(_Strict):
+class Models(StrictModel):
     """The one model."""
 
     object: Literal["list"]
     data: list[ModelCard]
 
 
-class Version(_Strict):
+class Version(StrictModel):
     """Which rewardlab."""
 
     version: str
 
 
-class Sleeping(_Strict):
+class Sleeping(StrictModel):
     """Whether the accelerator is free."""
 
     is_sleeping: bool
 
 
-class Labels(_Strict):
+class Labels(StrictModel):
     """The outputs of the head, as TEI lists them."""
 
     id2label: dict[str, str]
     label2id: dict[str, int]
 
 
-class ModelType(_Strict):
+class ModelType(StrictModel):
     """TEI's kinds of models; ours are classifiers to it."""
 
     classifier: Labels
 
 
-class DialectDescription(_Strict):
+class ReloadRequest(StrictModel):
+    """Which checkpoint to change to."""
+
+    path: str | None = Field(
+        None, description="A folder or hub id; null for the one in use, which may have been replaced on disk."
+    )
+
+
+class DialectDescription(StrictModel):
     """One dialect: its routes, and what its numbers are."""
 
     name: str
@@ -108,7 +112,7 @@ class DialectDescription(_Strict):
     note: str
 
 
-class Limits(_Strict):
+class Limits(StrictModel):
     """What one request may hold, and how long it may take."""
 
     max_items: int
@@ -122,11 +126,42 @@ class Limits(_Strict):
     deadline_s: float
 
 
-class Info(BaseModel):
+class Reference(StrictModel):
+    """The scores of the reference set."""
+
+    num_scores: int
+    mean: float
+    std: float
+
+
+class ModelDescription(StrictModel):
+    """What the server knows of a model; the fields are those of :class:`~rewardlab.serving.items.ModelInfo`."""
+
+    name: str
+    fingerprint: str
+    contract_sha256: str | None
+    kind: Kind
+    architecture: str
+    max_length: int
+    dtype: str
+    device: str
+    layout: str
+    tokens_per_batch: int
+    activation: Literal["identity", "sigmoid"]
+    reads_rendered_text: bool
+    members: list[str]
+    how: str | None
+    reference: Reference | None
+    temperature: float | None
+    unit: Unit
+    versions: dict[str, str]
+
+
+class Info(StrictModel):
     """What serves: TEI's keys first, then our own."""
 
     # pydantic keeps the names that begin with "model_" for itself.
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     model_id: str
     model_dtype: str
@@ -217,10 +252,29 @@ def router(service: Service, dialects: Sequence[Dialect]) -> APIRouter:
     @routes.get("/is_sleeping", response_model=Sleeping, responses=errors())
     async def is_sleeping() -> Json:
         """Whether the accelerator is free."""
-        require_guarded(service)
         return Json({"is_sleeping": backend.state == "sleeping"})
 
+    @routes.post("/reload", response_model=ModelDescription, responses=errors(more=(409,)))
+    async def reload(body: ReloadRequest | None = None) -> Json:
+        """Change to another checkpoint, if its contract holds; the old one serves on until then, and if it does not."""
+        require_guarded(service)
+        return Json((await backend.reload(None if body is None else body.path)).to_dict())
+
     return routes
+
+
+def require_guarded(service: Service) -> None:
+    """Close a route that changes the server to strangers.
+
+    Raises:
+        RequestRefused: 403: the server has no key, and others than this machine can reach it.
+    """
+    if not service.settings.is_guarded:
+        raise RequestRefused(
+            f"this route is closed: the server listens on {service.settings.host} and has no API key",
+            hint="start it with --api-key, or on 127.0.0.1",
+            status=403,
+        )
 
 
 def _described(model: ModelInfo, settings: ServerSettings, dialects: Sequence[Dialect]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from rewardlab.serving.failures import RequestRefused
 from rewardlab.serving.items import Conversation, Item, Rendered
-from rewardlab.serving.protocols.dialect import Dialect, Json, errors
-from rewardlab.serving.protocols.vllm import LABEL, sigmoid
+from rewardlab.serving.protocols.dialect import LABEL, Dialect, Json, errors
+from rewardlab.serving.protocols.vllm import best_first, probabilities
 from rewardlab.serving.service import Scores, Service
 
 DIALECT = Dialect(
@@ -28,7 +28,7 @@ DIALECT = Dialect(
     "a completion is never cut.",
 )
 
-Sequence: TypeAlias = Annotated[list[str], Field(min_length=1, max_length=2)]
+StringOrPair: TypeAlias = Annotated[list[str], Field(min_length=1, max_length=2)]
 """A string, or a pair."""
 
 
@@ -39,7 +39,9 @@ def _form(value: object) -> str | None:
 
 
 Inputs: TypeAlias = Annotated[
-    Annotated[str, Tag("string")] | Annotated[Sequence, Tag("sequence")] | Annotated[list[Sequence], Tag("batch")],
+    Annotated[str, Tag("string")]
+    | Annotated[StringOrPair, Tag("sequence")]
+    | Annotated[list[StringOrPair], Tag("batch")],
     Discriminator(
         _form,
         custom_error_type="which_input",
@@ -117,7 +119,8 @@ def router(service: Service) -> APIRouter:
         is_batch = isinstance(body.inputs, list) and isinstance(body.inputs[0], list)
         sequences: Any = body.inputs if is_batch else [[body.inputs] if isinstance(body.inputs, str) else body.inputs]
         items: list[Item] = [
-            Conversation(*sequence) if len(sequence) == 2 else Rendered(sequence[0], cut_to) for sequence in sequences
+            _pair(number, *sequence) if len(sequence) == 2 else Rendered(sequence[0], cut_to)
+            for number, sequence in enumerate(sequences)
         ]
         scores = await service.scores(items)
         answers = [[{"score": value, "label": LABEL}] for value in _values(scores, body)]
@@ -129,14 +132,21 @@ def router(service: Service) -> APIRouter:
 async def answer_rerank(service: Service, body: RankRequest) -> Json:
     """``/rerank``: the best first."""
     body.require_left()
-    scores = await service.scores([Conversation(body.query, text) for text in body.texts])
+    scores = await service.scores([_pair(number, body.query, text) for number, text in enumerate(body.texts)])
     values = _values(scores, body)
     ranks: list[dict[str, Any]] = []
-    for index in sorted(range(len(values)), key=lambda i: (-values[i], i)):
+    for index in best_first(scores):
         text = {"text": body.texts[index]} if body.return_text else {}
         ranks.append({"index": index, **text, "score": values[index]})
     return Json(ranks)
 
 
+def _pair(number: int, prompt: str, completion: str) -> Conversation:
+    """A pair, one of which may be empty, as TEI takes it."""
+    if not prompt and not completion:
+        raise RequestRefused(f"item {number}: both texts are empty", hint="send at least one", param=str(number))
+    return Conversation(prompt, completion)
+
+
 def _values(scores: Scores, body: _Options) -> list[float]:
-    return list(scores.values) if body.raw_scores else [sigmoid(value) for value in scores.values]
+    return list(scores.values) if body.raw_scores else probabilities(scores)

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import struct
 import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Response
 
+from rewardlab.metrics.probability import sigmoid
 from rewardlab.serving.failures import RequestRefused
 from rewardlab.serving.items import Conversation, Ids, Item, ModelInfo, Rendered
-from rewardlab.serving.protocols.dialect import Dialect, Json, errors
+from rewardlab.serving.protocols.dialect import LABEL, Dialect, Json, errors
 from rewardlab.serving.protocols.vllm_bodies import (
     ChatRequest,
     Data,
@@ -66,9 +67,6 @@ DIALECT = Dialect(
     "exactly once, whatever add_special_tokens says. Text over the model's length is refused unless "
     "truncate_prompt_tokens allows to cut it, from the left.",
 )
-
-LABEL = "LABEL_0"
-"""What transformers calls a reward model's one label."""
 
 
 def router(service: Service) -> APIRouter:
@@ -122,7 +120,7 @@ async def answer_pooling(service: Service, body: PoolingTextRequest | PoolingCha
     if body.encoding_format.startswith("bytes"):
         return _binary(head, rows, body)
     if body.encoding_format == "base64":
-        rows = [base64.b64encode(_packed(row)).decode("ascii") for row in rows]  # type: ignore[misc]
+        rows = [packed_as_base64(row) for row in rows]  # type: ignore[misc]
     return Json({**head, "data": [{"index": i, "object": "pooling", "data": row} for i, row in enumerate(rows)]})
 
 
@@ -166,6 +164,15 @@ def _packed(row: Sequence[Any]) -> bytes:
     return struct.pack(f"<{len(numbers)}f", *numbers)
 
 
+def packed_as_base64(row: Sequence[Any]) -> str:
+    """Numbers as base64 of little-endian float32, as vLLM and SGLang send them.
+
+    Args:
+        row: Numbers, or lists of numbers.
+    """
+    return base64.b64encode(_packed(row)).decode("ascii")
+
+
 async def answer_score(service: Service, body: QueriesDocuments | QueriesItems | Texts | Data) -> Json:
     """``/score``."""
     if isinstance(body, QueriesDocuments):
@@ -195,7 +202,7 @@ async def answer_rerank(service: Service, body: RerankRequest) -> Json:
     scores = await _pair_scores(service, body, _texts(body.query) * len(texts), texts)
     values = _activated(scores, body.use_activation)
     results: list[dict[str, Any]] = []
-    for index in sorted(range(len(values)), key=lambda i: (-values[i], i))[: body.top_n or None]:
+    for index in best_first(scores)[: body.top_n or None]:
         document = {} if body.return_documents is False else {"document": {"text": texts[index]}}
         results.append({"index": index, **document, "relevance_score": values[index]})
     head = _head("rerank", body, scores)
@@ -217,7 +224,17 @@ def _items(service: Service, body: TextRequest | ChatRequest) -> list[Item]:
         _cut_to(body, service.model(), may_be_shorter=False)
         *prompt, last = [message_of(message) for message in body.messages]
         return [Conversation(tuple(prompt) if prompt else "", (last,))]
-    return items_of(body.input, _cut_to(body, service.model(), may_be_shorter=True))
+    cut_to = _cut_to(body, service.model(), may_be_shorter=True)
+    items = items_of(body.input, cut_to)
+    for number, item in enumerate(items):
+        if isinstance(item, Ids) and cut_to is not None and len(item.ids) > cut_to:
+            raise RequestRefused(
+                f"item {number} has {len(item.ids)} token ids, and truncate_prompt_tokens allows {cut_to}: text is cut "
+                "here, ids are not",
+                hint="send text, or cut the ids",
+                param="truncate_prompt_tokens",
+            )
+    return items
 
 
 def items_of(value: Input, cut_to: int | None = None) -> list[Item]:
@@ -265,12 +282,26 @@ def _activated(scores: Scores, use_activation: bool | None) -> list[float]:
     """What vLLM's activation makes of the scores; what a process or outcome model gives is a probability already."""
     if scores.model.activation == "identity" or scores.model.kind != "sequence" or use_activation is False:
         return list(scores.values)
-    return [sigmoid(value) for value in scores.values]
+    return probabilities(scores)
 
 
-def sigmoid(value: float) -> float:
-    """1 / (1 + exp(-value)), without overflow."""
-    return 0.5 * (1.0 + math.tanh(0.5 * value))
+def probabilities(scores: Scores) -> list[float]:
+    """The sigmoid of each score.
+
+    Args:
+        scores: The scores.
+    """
+    values: list[float] = sigmoid(np.asarray(scores.values, dtype=np.float64)).tolist()
+    return values
+
+
+def best_first(scores: Scores) -> list[int]:
+    """The items by score, the best first, ties in their order; a sigmoid of large scores would tie what they do not.
+
+    Args:
+        scores: The scores.
+    """
+    return sorted(range(len(scores.values)), key=lambda index: (-scores.values[index], index))
 
 
 def usage_of(scores: Scores) -> dict[str, Any]:

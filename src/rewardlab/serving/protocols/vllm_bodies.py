@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from rewardlab.serving.failures import RequestRefused
+from rewardlab.serving.protocols.dialect import ModelName
 
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "normalize": (),
@@ -36,7 +37,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    model: str | None = Field(None, description="Any name: the one model that is served answers.")
+    model: ModelName = None
     truncate_prompt_tokens: int | None = Field(
         None, ge=-1, description="Tokens to which text may be cut, from the left; -1: as many as the model takes."
     )
