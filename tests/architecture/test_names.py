@@ -24,7 +24,7 @@ WITHOUT_SOURCE_FILE: dict[str, str] = {
     "tests/evaluation/report/test_in_browser.py": "both pages, whole, in a real browser",
     "tests/evaluation/test_published_scores.py": "published scores give the figures that their authors' code gives",
     "tests/serving/protocols/test_verl.py": "what verl sends and reads, which is vLLM's dialect or SGLang's",
-    "tests/serving/test_batching_admission.py": "who is admitted is answered in time, who would not be is refused at once",
+    "tests/serving/test_batching_admission.py": "who is admitted is answered in time, and who is not is told at once",
     "tests/serving/test_browser.py": "both pages of the server, in a real browser before a real scorer",
     "tests/serving/test_faults.py": "faults of worker, server and clients, in real processes",
     "tests/serving/test_faults_http.py": "bad input on every route of the real application",

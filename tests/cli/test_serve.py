@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import inspect
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import typer
 from typer.main import get_command
 
 from rewardlab.cli.serve import serve
-from rewardlab.errors import ConfigError, MissingDependencyError
+from rewardlab.errors import CheckpointError, ConfigError, MissingDependencyError
 from rewardlab.serving.items import ModelInfo
 from rewardlab.serving.settings import ServerSettings
 
@@ -135,7 +136,58 @@ def test_the_key_comes_from_the_environment_and_is_never_printed(
 
 def test_an_open_server_is_warned_about(started: Started, capsys: pytest.CaptureFixture[str]) -> None:
     run("runs/rm", "--host", "0.0.0.0")
-    assert "warning: anyone who can reach 0.0.0.0 can use this server" in capsys.readouterr().err
+    assert "warning: anyone who can reach '0.0.0.0' can use this server" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "::1"])
+def test_a_server_for_its_own_machine_is_not_warned_about(
+    started: Started, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    run("runs/rm", "--host", host)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_folder_without_a_model_is_told_before_anything_is_loaded(started: Started, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        run(str(tmp_path))
+    assert started.settings is None
+
+
+def test_of_an_ensemble_it_says_what_its_scores_are_made_of(
+    started: Started, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = replace(MODEL, members=("a", "b"), how="min", members_scale="calibrated")
+    monkeypatch.setattr(sys.modules[__name__], "MODEL", ensemble)
+    run("a,b", "--ensemble", "min")
+    err = capsys.readouterr().err
+    assert "tree layout, ensemble of 2 (min, of calibrated scores)\n" in err
+    assert "scale raw" not in err
+
+
+def test_a_reader_that_has_gone_does_not_end_it() -> None:
+    """`rewardlab serve ... 2>&1 | head -1`: what it says is lost, and its status is still 0."""
+    code = "from tests.cli.test_serve import run_without_server; run_without_server()"
+    reader, writer = os.pipe()
+    os.close(reader)
+    status = subprocess.run([sys.executable, "-c", code], stderr=writer, timeout=60).returncode
+    os.close(writer)
+    assert status == 0
+    closed = subprocess.run(["/bin/sh", "-c", f"exec {sys.executable} -c '{code}' <&- >&- 2>&-"], timeout=60)
+    assert closed.returncode == 0
+
+
+def run_without_server() -> None:
+    """The command up to its server, which is ready at once; for processes of tests."""
+    import rewardlab.serving.server
+
+    def run_server(app: object, backend: object, settings: ServerSettings, *, on_ready: Any) -> None:
+        on_ready("http://127.0.0.1:8000", MODEL)
+        logging.getLogger("rewardlab.serving").info("a line")
+        for number in range(3):
+            os.fstat(number)
+
+    rewardlab.serving.server.run_server = run_server  # type: ignore[assignment]
+    run("runs/rm")
 
 
 def test_when_ready_it_says_where_what_and_how(started: Started, capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,3 +244,57 @@ def test_a_completion_of_several_turns_is_refused_where_each_of_its_tokens_is_re
     with pytest.raises(CompletionOfSeveralTurnsError, match="completion 1 has several turns"):
         Encoder(tokenizer, 64, ReadOut("token", "mean")).encode(group)
     assert Encoder(tokenizer, 64).encode(group).sequences
+
+
+def _turns(number: int, text: str) -> tuple[dict[str, str], ...]:
+    return tuple({"role": ("user", "assistant")[i % 2], "content": f"{i} {text}"} for i in range(number))
+
+
+@pytest.mark.parametrize(
+    "prompt", ["word " * 900, _turns(1, "é" * 2000), _turns(201, "the sea "), (LONG.prompt[0], *_turns(31, "x" * 70))]
+)
+@pytest.mark.parametrize("completion", ["yes", "the sea and the wind " * 5, "x" * 300, "\U0001f468" * 400, "é " * 70])
+@pytest.mark.parametrize("limit", [20, 100])
+def test_bounds_change_nothing_but_the_time(encode, monkeypatch, prompt, completion: str, limit: int) -> None:
+    """The oracle is the same encoder without them; of a completion that does not fit, the message says less."""
+    group = PromptGroup(prompt, [completion])
+    encoder = Encoder(encode.tokenizer, limit)
+    (found,) = encoder.encode_many([group])
+    monkeypatch.setattr(encoder._bounds, "at_least", lambda text: 0)
+    (expected,) = encoder.encode_many([group])
+    if isinstance(expected, DataError):
+        assert type(found) is type(expected)
+        assert "needs" in found.message or "need" in found.message
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize("prompt", ["Hi", "", _turns(401, "the sea ")])
+def test_a_completion_that_cannot_fit_is_refused_untokenised(encode, monkeypatch, prompt) -> None:
+    """The longest token has 8 bytes: 80,000 bytes are at least 10,000 tokens."""
+    read: list[str] = []
+    call = type(encode.tokenizer).__call__
+
+    def counted(self, texts, **options):
+        read.extend([texts] if isinstance(texts, str) else texts)
+        return call(self, texts, **options)
+
+    monkeypatch.setattr(type(encode.tokenizer), "__call__", counted)
+    with pytest.raises(CompletionTooLongError, match=r"completion 0 needs at least \d{5} tokens"):
+        encode(PromptGroup(prompt, ["the sea " * 10_000]), 128)
+    assert [text for text in read if len(text) > 2000] == []
+
+
+def test_of_a_long_conversation_only_what_may_be_kept_is_tokenised(encode, monkeypatch) -> None:
+    group = PromptGroup(_turns(3001, "the sea "), ["yes"])
+    expected = encode(PromptGroup(group.prompt[-201:], ["yes"]), 128).sequences
+    read: list[str] = []
+    call = type(encode.tokenizer).__call__
+
+    def counted(self, texts, **options):
+        read.extend([texts] if isinstance(texts, str) else texts)
+        return call(self, texts, **options)
+
+    monkeypatch.setattr(type(encode.tokenizer), "__call__", counted)
+    assert encode(group, 128).sequences == expected
+    assert sum(map(len, read)) < 8 * 128 * 4

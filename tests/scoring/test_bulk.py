@@ -615,3 +615,14 @@ def test_more_may_be_unreadable_if_one_says_so(tmp_path: Path) -> None:
         score(rows, tmp_path / "out.jsonl")
     assert "--max-bad-fraction of score, best-of-n" in caught.value.hint
     assert score(rows, tmp_path / "out.jsonl", max_bad_fraction=0.2).rows == 8
+
+
+def test_one_file_need_not_be_a_list(tmp_path: Path) -> None:
+    """A text is no list of names of one letter."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "p", "completion": "c"}\n')
+    for source in (rows, str(rows), [str(rows)]):
+        output = tmp_path / f"{type(source).__name__}.jsonl"
+        assert score_file(FakeScorer(), source, output).rows == 1
+        with pytest.raises(ConfigError, match="the data itself"):
+            score_file(FakeScorer(), source, rows)

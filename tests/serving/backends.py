@@ -18,7 +18,6 @@ class InProcessBackend(FixedBackend):
         super().__init__()
         self._scorer = ItemScorer(scorer, name=name, path="in-process")
         self.info = self._scorer.info
-        self.batches = self.asked
 
     def results_of(self, items: Sequence[Item]) -> tuple[Result, ...]:
         return self._scorer.score(items)[0]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rewardlab.serving.access_log import body_hash, log_request, logger, record_of
+from rewardlab.serving.access_log import body_hash, failure_in_short, log_request, logger, record_of
+from rewardlab.serving.failures import RequestRefused
 
 
 @pytest.fixture
@@ -34,7 +35,21 @@ def test_a_line_says_who_what_and_how_it_ended(lines: list[str]) -> None:
     record.status, record.seconds = 200, 0.01234
     log_request(record)
     digest = hashlib.sha256(b"{}").hexdigest()[:12]
-    assert lines == [f"abc 127.0.0.1:5 POST /v1/rewards 200 12.3 ms in=2 out=17 body={digest}"]
+    assert lines == [f"abc 127.0.0.1:5 POST /v1/rewards 200 12.3 ms in=2 out=17 body={digest} failure=-"]
+
+
+@pytest.mark.parametrize(
+    ("param", "told"),
+    [
+        (None, "invalid_request_error"),
+        ("completions.3", "invalid_request_error:completions.3"),
+        ("my secret", "invalid_request_error:?"),
+        ("a\nb", "invalid_request_error:?"),
+        ("x" * 61, "invalid_request_error:?"),
+    ],
+)
+def test_a_failure_is_told_by_its_kind_and_field_and_never_by_its_words(param: str | None, told: str) -> None:
+    assert failure_in_short(RequestRefused("secret words", hint="more", param=param)) == told
 
 
 @pytest.mark.parametrize("path", ["/a\nabc 1.2.3.4:5 POST /forged 200", "/a\r\n", "/a b\x1b[2J", "/\u2028\ud800", "/%"])
@@ -43,7 +58,7 @@ def test_a_path_cannot_forge_a_line(lines: list[str], path: str) -> None:
     (line,) = lines
     assert line.isascii()
     assert line.isprintable()
-    assert len(line.split(" ")) == 10
+    assert len(line.split(" ")) == 11
 
 
 def test_a_long_path_is_cut_and_an_unknown_client_is_no_fault(lines: list[str]) -> None:

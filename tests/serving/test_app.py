@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,12 +132,40 @@ def test_routes_and_methods_that_do_not_exist(open_client: TestClient) -> None:
     response = open_client.get("/v1/rewards")
     assert (response.status_code, response.json()["error"]["code"]) == (405, 405)
     assert response.headers["allow"] == "POST"
+    assert response.json()["error"]["message"] == "/v1/rewards does not take GET; send POST"
+    assert open_client.delete("/ping").headers["allow"] == "GET, POST"
+    message = open_client.post("/v1/rewards/", json={}).json()["error"]["message"]
+    assert message == "there is no route /v1/rewards/; did you mean /v1/rewards? See /docs for the routes"
+    message = open_client.get("/nowhere").json()["error"]["message"]
+    assert message == "there is no route /nowhere; see /docs for the routes"
     assert open_client.get("/predict").json() == {
-        "error": "this route does not take GET; see /docs for the routes",
+        "error": "/predict does not take GET; send POST",
         "error_type": "Validation",
     }
     assert open_client.get("/health/", follow_redirects=False).status_code == 404
     assert open_client.get("/redoc").status_code == 404
+
+
+def test_what_is_refused_is_told_in_the_log_and_counted_under_its_route(
+    open_client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By whomever: the guard (415, 400), pydantic (400) or nobody (404)."""
+    caplog.set_level(logging.INFO, "rewardlab.serving.access")
+    open_client.post("/predict", content="{}", headers={"Content-Type": "text/plain"})
+    open_client.post("/v1/compare", content="{", headers={"Content-Type": "application/json"})
+    open_client.post("/v1/rewards", json={"prompt": 3, "completions": ["secret"]})
+    open_client.get("/nowhere")
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("access")]
+    assert [line.rpartition(" ")[2] for line in lines] == [
+        "failure=invalid_request_error",
+        "failure=invalid_request_error",
+        "failure=invalid_request_error:prompt",
+        "failure=invalid_request_error",
+    ]
+    assert "secret" not in caplog.text
+    counted = open_client.get("/metrics").text
+    for route, status in (("/predict", 415), ("/v1/compare", 400), ("/v1/rewards", 400), ("unknown", 404)):
+        assert f'rewardlab_requests_total{{route="{route}",status="{status}"}}' in counted
 
 
 def test_without_the_key_every_route_but_health_is_closed(document: dict[str, Any]) -> None:

@@ -31,4 +31,4 @@ def test_a_backend_that_has_not_started_can_be_looked_at():
     seen = {name: getattr(backend, name) for name in NAMES if isinstance(vars(Backend)[name], property)}
     model: ModelInfo | None = seen.pop("model")
     assert model is None
-    assert seen == {"state": "loading", "reason": "the model is being loaded", "waiting": 0}
+    assert seen == {"state": "loading", "reason": "the model is being loaded"}

@@ -1,4 +1,4 @@
-"""The queue: nothing lost, nothing twice, the oldest first, equal prompts together, and never over the budget."""
+"""The queue: nothing lost, nothing twice, by age and by turns, equal prompts together, never over the budget."""
 
 from __future__ import annotations
 
@@ -43,16 +43,25 @@ jobs = st.lists(st.lists(items, min_size=1, max_size=6), min_size=1, max_size=12
 
 @settings(max_examples=50)
 @given(jobs, st.integers(1, 120))
-def test_every_item_goes_once_and_every_batch_has_the_oldest_and_keeps_the_budget(requests, budget):
+def test_every_item_goes_once_and_every_second_batch_has_the_oldest_and_keeps_the_budget(requests, budget):
     queue = BatchQueue(10_000)
     waiting = [(number, index) for number, request in enumerate(requests) for index in range(len(request))]
     number_of = {job: number for number, job in enumerate(put(queue, *(job_of(*request) for request in requests)))}
+    by_age = True
     while waiting:
+        by_age = not by_age
         assert len(queue) == len(waiting)
         entries, tokens, _ = queue.next_batch(budget, now=0.0)
         batch = [(number_of[entry.job], entry.index) for entry in entries]
-        assert waiting[0] in batch
         assert len(batch) == 1 or tokens <= budget
+        if not by_age:
+            # The head of the queue by turns: no request's earlier item waits.
+            number, index = batch[0]
+            assert not [place for place in waiting if place[0] == number and place[1] < index]
+            for place in batch:
+                waiting.remove(place)
+            continue
+        assert waiting[0] in batch
         # Prompts are in the order in which their oldest came, and so are the items of one.
         firsts = list(dict.fromkeys(entry._key for entry in entries))
         oldest_first = list(
@@ -68,6 +77,7 @@ def test_every_item_goes_once_and_every_batch_has_the_oldest_and_keeps_the_budge
             waiting.remove(place)  # raises where an item went twice
     assert queue.next_batch(budget, now=0.0) == ([], 0, 0)
     assert (len(queue), queue.tokens, queue._groups) == (0, 0, {})
+    assert len(queue._turns) <= 64 + 2 * sum(map(len, requests))
 
 
 @settings(max_examples=50)
@@ -243,3 +253,65 @@ def test_a_long_prompt_that_a_request_repeats_is_read_once():
     start = time.process_time()
     queue.put(job_of(*(talk(query, str(number)) for number in range(1024))))
     assert time.process_time() - start < 0.5
+
+
+def test_requests_of_one_item_go_in_the_order_in_which_they_came():
+    queue = BatchQueue(1000)
+    jobs = put(queue, *(job_of(talk(str(number), "x" * (number % 7))) for number in range(200)))
+    gone = []
+    while entries := queue.next_batch(7, now=0.0)[0]:
+        gone += [entry.job for entry in entries]
+        if len(gone) < 100:
+            jobs += put(queue, job_of(talk(f"later {len(gone)}")))
+    assert gone == list(jobs)
+
+
+@pytest.mark.parametrize("tokens", [10, 500])
+def test_a_request_of_a_thousand_items_does_not_hold_up_one_of_one_item(tokens):
+    """Whenever a small one comes, it goes with one of the next three batches; 500 tokens are five budgets for one."""
+    queue = BatchQueue(10_000)
+    (large,) = put(queue, job_of(*(Ids((number,) * tokens) for number in range(1000))))
+    for number in range(30):
+        (small,) = put(queue, job_of(Ids((number, 7))))
+        batches = [queue.next_batch(100, now=0.0)[0] for _ in range(3)]
+        assert small in {entry.job for entries in batches for entry in entries}
+    assert queue.is_waiting(large)
+
+
+def test_a_request_of_a_thousand_items_is_not_starved_by_those_of_one():
+    """10,000 tokens, 100 a batch: 100 batches alone, and 200 while small ones would fill every batch twice."""
+    queue = BatchQueue(100_000)
+    (large,) = put(queue, job_of(*(Ids((number,) * 10) for number in range(1000))))
+    batches = 0
+    while queue.is_waiting(large):
+        put(queue, *(job_of(Ids((5000 + 20 * batches + number,) * 10)) for number in range(20)))
+        queue.next_batch(100, now=0.0)
+        batches += 1
+    assert 190 <= batches <= 200
+
+
+def test_newcomers_of_hot_prompts_do_not_starve_another():
+    """Four prompts, of each a whole budget comes with every batch: the other goes after one batch by age for each."""
+    hot = [f"{number}" * 30 for number in range(4)]
+    queue = BatchQueue(100_000)
+    put(queue, *(job_of(talk(prompt)) for prompt in hot))
+    (cold,) = put(queue, job_of(talk("q" * 30)))
+    batches = 0
+    while queue.is_waiting(cold):
+        put(queue, *(job_of(talk(prompt)) for prompt in hot for _ in range(60)))
+        queue.next_batch(50, now=0.0)
+        batches += 1
+    assert batches <= 2 * (4 + 1)
+
+
+def test_turns_of_what_waits_no_more_are_thrown_away():
+    """While small ones come for ever, the turns of a large one's items that went by age are never reached."""
+    queue = BatchQueue(100_000)
+    (large,) = put(queue, job_of(*(Ids((number,) * 10) for number in range(5000))))
+    number = 5000
+    while queue.is_waiting(large):
+        for _ in range(20):
+            put(queue, job_of(Ids((number,) * 10)))
+            number += 1
+        queue.next_batch(200, now=0.0)
+        assert len(queue._turns) <= 2 * len(queue) + 64 + 400

@@ -407,7 +407,7 @@ def test_a_killed_and_a_hung_process_cost_only_what_they_computed(monkeypatch: p
                     await computed
                 assert numbers(await waits) == [2.0]
             pids.add(backend._supervisor.worker._process.pid)
-            with pytest.raises(RequestRefused, match="broken is not taken") as caught:
+            with pytest.raises(RequestRefused, match="'broken' is not taken") as caught:
                 await backend.reload("broken")
             assert caught.value.status == 409
             assert (await backend.reload("new")).path == "new"

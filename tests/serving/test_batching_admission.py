@@ -10,7 +10,7 @@ from tests.serving.test_batching import item, numbers, run, serving
 
 from rewardlab.serving.backend import ARRIVED
 from rewardlab.serving.batching import BatchingBackend
-from rewardlab.serving.failures import DeadlineExceeded, Overloaded
+from rewardlab.serving.failures import DeadlineExceeded, Overloaded, Unavailable
 from rewardlab.serving.items import Answer, Conversation, ItemScore
 from rewardlab.serving.messages import Done, Work
 
@@ -49,6 +49,33 @@ def test_a_request_that_came_long_ago_has_less_time_left():
                 ARRIVED.reset(arrived)
             assert numbers(await backend.score([item(9, "9" * 300)])) == [9.0]
             await asyncio.gather(*others)
+
+    run(test())
+
+
+def test_a_server_that_is_told_to_end_finishes_at_once_what_had_arrived_and_refuses_what_comes():
+    """Without the word, the first would wait its 10 s for others. What arrived before may still have to be parsed."""
+
+    async def test() -> None:
+        async with serving(FakeWorkers(), max_wait_ms=10_000.0) as (backend, _):
+            loop = asyncio.get_running_loop()
+            waiting = asyncio.create_task(backend.score([item(1)]))
+            await asyncio.sleep(0.02)
+            arrived_before = loop.time()
+            assert not waiting.done()
+            backend.begin_to_end()
+            assert numbers(await asyncio.wait_for(waiting, 1)) == [1.0]
+            assert backend.state == "draining"
+            arrived = ARRIVED.set(arrived_before)
+            try:
+                assert numbers(await asyncio.wait_for(backend.score([item(2)]), 1)) == [2.0]
+            finally:
+                ARRIVED.reset(arrived)
+            for late in (None, loop.time()):
+                arrived = ARRIVED.set(late)
+                with pytest.raises(Unavailable, match="the server is ending"):
+                    await backend.score([item(3)])
+                ARRIVED.reset(arrived)
 
     run(test())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shlex
 import shutil
 
 import pytest
@@ -125,7 +126,9 @@ def test_typed_scored_and_compared_by_keyboard_as_the_scorer_scores(opened, addr
     assert values(page, ".percentile data") == pytest.approx(scale.transform(raw, "percentile"), abs=1e-3)
     assert values(page, ".figures div:nth-child(2) data") == pytest.approx(scale.transform(raw, "z"), abs=1e-5)
     temperature = scale.temperature or 1.0
-    chance = 1 / (1 + math.exp((raw[1] - raw[0]) / temperature))
+    chance = 1 / (1 + math.exp(-abs(raw[1] - raw[0]) / temperature))
+    winner, loser = "AB" if raw[0] > raw[1] else "BA"
+    assert f"{winner} is preferred to {loser} with probability" in page.inner_text("#preference .lead")
     assert values(page, "#preference .lead data") == pytest.approx([chance], abs=1e-5)
     said = "No temperature is fitted" if scale.temperature is None else "fitted on preferences"
     assert said in page.inner_text("#preference .note")
@@ -245,6 +248,7 @@ def test_a_process_model_shows_its_steps_with_words_beside_the_colours(opened, p
     solution = ["3 + 4 = 7.", "7 * 2 = 15.", "So it is 15."]
     with served(create_app(InProcessBackend(process_scorer), ServerSettings())) as address:
         page = opened(address)
+        assert page.get_by_role("button", name="Steps").is_visible()
         page.fill("textarea[aria-label=Prompt]", "What is (3 + 4) * 2?")
         page.fill("#completion-A", "\n".join(solution))
         page.fill("#completion-B", "14")
@@ -261,7 +265,7 @@ def test_a_process_model_shows_its_steps_with_words_beside_the_colours(opened, p
 
 def test_an_ensemble_shows_how_far_its_members_disagree_and_a_cut_prompt_is_flagged(opened):
     results = [ItemScore(1.5, 20, True, (), 0.25), ItemScore(1.5, 8, False, (), 0.5)]
-    backend = FixedBackend(results * 2, members=("a", "b"), how="mean")
+    backend = FixedBackend(results * 2, members=("a", "b"), how="min", members_scale="calibrated")
     with served(create_app(backend, ServerSettings())) as address:
         page = opened(address)
         write(page, "Paris", "Rome")
@@ -273,7 +277,11 @@ def test_an_ensemble_shows_how_far_its_members_disagree_and_a_cut_prompt_is_flag
         assert "oldest part of the prompt was cut" in page.inner_text(".completion:first-child .flag")
         assert page.locator(".flag").count() == 1
         assert page.locator(".rank").all_inner_texts() == ["1st of 2, tied"] * 2
-        assert "rewardlab calibrate" in page.inner_text("#model-remark")
+        said = "An ensemble gives its own score alone: min of its 2 members\u2019 calibrated scores."
+        assert page.inner_text("#model-remark") == said
+        assert page.locator(".unit").all_inner_texts() == ["ensemble score"] * 2
+        assert page.locator(".figures dt").all_inner_texts() == ["tokens", "disagreement"] * 2
+        assert page.get_by_role("button", name="Steps").count() == 0  # of models that read them
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -297,6 +305,28 @@ def test_a_phone_shows_everything_without_scrolling_sideways(opened, address, sc
 def test_the_api_page_fits_a_phone(opened, address):
     page = opened(address, "/docs", ready=".route", viewport={"width": 360, "height": 740}, is_mobile=True)
     assert overflow(page) == 0
+
+
+def test_rendered_text_on_the_api_page_is_the_models_own_and_can_be_pasted_into_a_shell(opened):
+    rendered = '<u>What is the capital of France?</u>\n<a>It\'s "Paris".</a>'
+    with served(create_app(FixedBackend(rendered_example=rendered), ServerSettings())) as address:
+        page = opened(address, "/docs", ready=".copy")
+        page.locator(".rendered-note", has_text="the chat template of rm").first.wait_for()
+        command = page.locator("#sglang-post-classify pre").first.inner_text()
+    assert json.loads(shlex.split(command)[-1]) == {"text": rendered}
+    with served(create_app(FixedBackend(reads_rendered="an outcome model"), ServerSettings())) as address:
+        page = opened(address, "/docs", ready=".copy")
+        page.locator(".rendered-note", has_text="takes no rendered text").first.wait_for()
+
+
+def test_clients_are_found_by_their_names_and_requests_are_copied(opened, address):
+    page = opened(address, "/docs", ready=".copy", permissions=["clipboard-read", "clipboard-write"])
+    page.fill("#search", "cohere")
+    assert page.locator("#clients tbody tr:visible th").all_inner_texts() == ["Cohere reranking"]
+    assert page.locator("#vllm-post-v1-rerank").is_visible()
+    page.locator(".copy:visible").first.click()
+    page.locator(".copy", has_text="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()").startswith(f"curl '{address}")
 
 
 def test_with_a_key_the_browser_asks_for_it_once_and_both_pages_work(opened):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from fastapi.testclient import TestClient
 from tests.serving.fixed_backend import FixedBackend
 
 from rewardlab.serving.app import create_app
-from rewardlab.serving.docs_examples import EXAMPLES
+from rewardlab.serving.docs_examples import EXAMPLES, RENDERED
 from rewardlab.serving.docs_page import Body, Field, errors_of, sections_of
 from rewardlab.serving.settings import ServerSettings
 
 
 @pytest.fixture(scope="module")
 def served():
-    with TestClient(create_app(FixedBackend(), ServerSettings())) as client:
+    with TestClient(create_app(FixedBackend(versions={"torch": "2.13.0"}), ServerSettings())) as client:
         yield client
 
 
@@ -70,7 +72,8 @@ def test_errors_are_those_that_routes_document_each_once():
     responses = {"200": {}, "503": {"description": "Busy."}, "400": {"description": "Bad."}}
     document = a_document({"type": "object"}, responses=responses)
     document["paths"]["/b"] = document["paths"]["/a"]
-    assert errors_of(document) == [(400, "Bad."), (503, "Busy.")]
+    assert [status for status, _ in errors_of(document)] == [400, 404, 405, 503]  # of which two no route gives
+    assert {(400, "Bad."), (503, "Busy.")} <= set(errors_of(document))
     assert sections_of(document)[0].routes[0].statuses == (400, 503)
 
 
@@ -99,7 +102,7 @@ def test_anchors_are_unique_and_every_route_says_what_it_is_for(document):
 def test_every_route_that_scores_has_an_example_and_a_shared_one_that_of_its_dialect(document):
     for section in sections_of(document):
         for route in section.routes:
-            if section.name != "system":
+            if section.name != "System":
                 assert all(example.body and example.answer for example in route.examples), (section.name, route.names)
     by_name = {
         (section.name, name): route
@@ -123,6 +126,42 @@ def shape(value):
     return None
 
 
+def test_limits_are_written_as_people_write_them(document):
+    remarks = [
+        field.remark
+        for section in sections_of(document)
+        for route in section.routes
+        for body in route.bodies
+        for field in body.fields
+    ]
+    assert any("At least -1." in remark for remark in remarks)
+    assert not any(".0." in remark for remark in remarks)
+
+
+def test_every_field_says_what_it_is(document):
+    silent = [
+        (route.names, field.name)
+        for section in sections_of(document)
+        for route in section.routes
+        for field in (*route.parameters, *(one for body in route.bodies for one in body.fields))
+        if not field.remark
+    ]
+    assert silent == []
+
+
+def test_two_examples_of_a_route_are_told_apart_and_say_where_their_rendered_text_is(document):
+    routes = {(s.name, name): route for s in sections_of(document) for route in s.routes for name in route.names}
+    with_input, with_messages = routes["vLLM", "POST /classify"].examples
+    assert (with_input.field, with_messages.field) == ("input", "messages")
+    before, after = with_input.around_rendered
+    assert before + with_input.rendered + after == with_input.body
+    assert json.loads(with_input.rendered) == RENDERED
+    assert with_messages.around_rendered == [with_messages.body]
+    assert not with_messages.rendered
+    (alone,) = routes["SGLang", "POST /classify"].examples
+    assert not alone.field
+
+
 @pytest.mark.parametrize(
     ("path", "body", "answer"),
     [
@@ -131,7 +170,8 @@ def shape(value):
         for number, (body, answer) in enumerate(known)
     ],
 )
-def test_an_example_is_answered_and_its_answer_has_the_shape_that_is_shown(served, path, body, answer):
-    response = served.post(path, json=body)
+def test_an_example_is_answered_and_its_answer_has_the_shape_that_is_shown(served, document, path, body, answer):
+    served.post("/wake_up")  # after the example of /sleep
+    response = served.request("GET" if "get" in document["paths"][path] else "POST", path, json=body)
     assert response.status_code == 200, response.text
     assert shape(response.json()) == shape(answer)

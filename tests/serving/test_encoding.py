@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,12 +108,13 @@ def test_what_is_cut_is_said_of_each_item(scorer: Scorer, encoder: ItemEncoder) 
 
 
 def test_rendered_text_over_the_length_is_cut_only_where_it_may_be(scorer: Scorer, encoder: ItemEncoder) -> None:
-    text = rendering(scorer, "the sea " * 200, "yes")
+    text = rendering(scorer, "the sea " * 60, "yes")
     whole = tuple(scorer.encoder.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     refused = refusal(encoder, Rendered(text))
     assert refused.kind == "too_long"
     assert f"{len(whole)} tokens" in refused.message
     assert "messages" in refused.hint
+    assert "keep prompt and answer together within 128 tokens" in refused.hint
     for cut_to, kept in ((128, 128), (500, 128), (20, 20), (2, 2)):
         (one,) = encoder.encode([Rendered(text, cut_to=cut_to)])
         assert isinstance(one, EncodedGroup)
@@ -124,9 +126,10 @@ def test_rendered_text_over_the_length_is_cut_only_where_it_may_be(scorer: Score
     assert refusal(encoder, Rendered(text, cut_to=0)).kind == "invalid"
 
 
-@pytest.mark.parametrize("text", ["", " \n"])
-def test_an_empty_text_is_refused(encoder: ItemEncoder, text: str) -> None:
-    assert refusal(encoder, Rendered(text)) == ItemRefusal(
+@pytest.mark.parametrize("text", ["", " \n", "PAD", "<bos>", "<bos><eos>", "PAD<bos> <eos>\nPAD"])
+def test_an_empty_text_is_refused(scorer: Scorer, encoder: ItemEncoder, text: str) -> None:
+    padded = text.replace("PAD", str(scorer.encoder.tokenizer.pad_token))
+    assert refusal(encoder, Rendered(padded)) == ItemRefusal(
         "invalid", "the text is empty", "send the whole conversation as the chat template renders it"
     )
 
@@ -209,6 +212,33 @@ def test_refusals_are_worded_for_the_item(encoder: ItemEncoder, item: Item, kind
     assert said in refused.message
     assert "item" not in refused.message
     assert len(refused.message) < 310
+
+
+def test_the_hint_names_the_server_s_option(encoder: ItemEncoder) -> None:
+    hint = refusal(encoder, Conversation("Hi", "the sea " * 99)).hint
+    assert hint == "raise --max-length of the server if the model allows it, or shorten what cannot be cut"
+
+
+def test_rendered_text_that_cannot_fit_is_refused_untokenised(
+    scorer: Scorer, encoder: ItemEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest token has 8 bytes, so that 80,000 bytes are at least 10,000 tokens; beside it the others stay."""
+    short = Rendered(rendering(scorer, "Hi", "yes"))
+    expected = ids_of(encoder, short)
+    read: list[str] = []
+    call = type(scorer.encoder.tokenizer).__call__
+
+    def counted(self: Any, texts: Any, **options: Any) -> Any:
+        read.extend([texts] if isinstance(texts, str) else texts)
+        return call(self, texts, **options)
+
+    monkeypatch.setattr(type(scorer.encoder.tokenizer), "__call__", counted)
+    found = encoder.encode([Rendered("a sea to " * 10_000), short])
+    assert isinstance(found[0], DataError)
+    assert re.search(r"the rendered text has at least \d{5} tokens, and at most 128 are read", found[0].message)
+    assert isinstance(found[1], EncodedGroup)
+    assert found[1].sequences == (expected,)
+    assert max(map(len, read)) < 100
 
 
 def test_one_bad_item_touches_no_other(encoder: ItemEncoder) -> None:

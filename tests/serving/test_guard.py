@@ -11,7 +11,7 @@ import pytest
 from tests.serving.guard_client import JSON, KEY, Client, Echo
 
 from rewardlab.serving import guard as guard_module
-from rewardlab.serving.faults import log_fault
+from rewardlab.serving.fault_log import log_fault
 from rewardlab.serving.guard import Guard
 from rewardlab.serving.metrics import Metrics
 from rewardlab.serving.settings import ServerSettings
@@ -74,6 +74,25 @@ def test_anything_else_does_not(headers: list[tuple[bytes, bytes]]) -> None:
     assert reply.json()["error"]["code"] == 401
     assert client.app.bodies == []
     assert client.metrics.requests == [("unknown", 401)]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "this server asks for an API key"),
+        ("in the query", "this server asks for an API key"),
+        ("another", "the API key is wrong"),
+        ("longer", "the API key is wrong"),
+        ("basic as user", "the API key is wrong"),
+        ("without scheme", "Authorization is not `Bearer KEY`"),
+        ("scheme alone", "Authorization is not `Bearer KEY`"),
+        ("another scheme", "Authorization is not `Bearer KEY`"),
+    ],
+)
+def test_who_is_refused_is_told_what_is_wrong(name: str, message: str) -> None:
+    """A missing key, a wrong one, and one in the wrong form are mended in three ways."""
+    said = Client(api_key=KEY)(b"{}", headers=JSON + WRONG[name]).json()["error"]["message"]
+    assert said.startswith(f"{message}; send")
 
 
 @pytest.mark.parametrize(
@@ -282,6 +301,11 @@ def test_another_page_cannot_post_without_a_body(headers: list[tuple[bytes, byte
         (b"127.0.0.1:8000", True),
         (b"localhost:8000", True),
         (b"rm.localhost", True),
+        (b"localhost.", True),
+        (b"RM.LocalHost.:8000", True),
+        (b"evil.example.", False),
+        (b"notlocalhost.", False),
+        (b"evil.localhost.example", False),
         (b"[::1]:8000", True),
         (b"10.0.0.7", True),
         (b"workstation:8000", True),

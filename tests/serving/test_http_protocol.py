@@ -209,8 +209,43 @@ def test_a_client_that_asks_whether_to_send_is_told(server: Server) -> None:
 def test_upgrades_are_not_taken_and_not_an_error(server: Server, protocol: bytes) -> None:
     head = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n" % protocol
     assert status(server.exchange(head)) == 200
-    posted = (KEPT_POST % (2, b"{}")).replace(b"Host", b"Connection: Upgrade\r\nUpgrade: %s\r\nHost" % protocol)
-    assert status(server.exchange(posted)) == 200
+    body = b'{"a": 1}'
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUPGRADE: %s\r\nHost" % protocol
+    posted = (KEPT_POST % (len(body), body)).replace(b"Host", offer)
+    for sent in ((posted + POST % (2, b"{}"),), tuple(bytes([byte]) for byte in posted + POST % (2, b"{}"))):
+        first, second = server.exchange(*sent).split(b"HTTP/1.1 ")[1:]
+        assert (first[:3], second[:3]) == (b"200", b"200")
+        assert first.endswith(b"\r\n\r\n" + body)
+    chunked = CHUNKED.replace(b"Host", offer) + b"8\r\n" + body + b"\r\n0\r\n\r\n"
+    assert body in server.exchange(chunked)
+    assert server.exchange(posted * 5).count(body) == 5
+    large = b'"' + b"x" * 60_000 + b'"'
+    assert large in server.exchange((KEPT_POST % (len(large), large)).replace(b"Host", offer))
+
+
+def test_an_offer_to_upgrade_is_no_way_around_the_limits(server: Server) -> None:
+    offer = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    assert status(server.exchange(offer + b"a: b\r\n" * 64 + b"\r\n")) == 431
+    assert status(server.exchange(offer + b"a: " + b"b" * 2**20 + b"\r\n\r\n")) == 431
+    assert status(server.exchange(offer.replace(b"Host: x\r\n", b"") + b"\r\n")) == 400
+    assert status(server.exchange(offer + b"Connection: close\r\n\r\n" + b"no HTTP")) == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"GET /health HTTP/1.1\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+        (b"GET /health HTTP/1.0\r\nHost: x\r\nhost: y\r\n\r\n", 400),
+        (b"GET /health HTTP/1.0\r\n\r\n", 200),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+    ],
+)
+def test_a_request_names_its_host_once(server: Server, head: bytes, expected: int) -> None:
+    """RFC 9112, 3.2; HTTP/1.0 knows no Host."""
+    answer = server.exchange(head)
+    assert status(answer) == expected
+    assert (b" Host headers, expected one" in answer) == (expected == 400)
 
 
 def test_more_connections_than_allowed_are_503(server: Server) -> None:
@@ -328,7 +363,10 @@ def test_what_is_no_http_after_a_refused_head_is_answered_once(busy: Server) -> 
 
 @pytest.mark.parametrize(
     "request_line",
-    [b"GET /v1/models", b"GET /metrics", b"POST /sleep?level=1", b"POST /wake_up", b"POST /reload", b"POST /ping"],
+    [
+        *(b"GET /v1/models", b"GET /metrics", b"POST /sleep?level=1", b"POST /wake_up", b"POST /reload", b"POST /ping"),
+        *(b"POST http://x/wake_up", b"POST /w%61ke_up"),
+    ],
 )
 def test_what_does_not_score_is_never_refused_so(busy: Server, request_line: bytes) -> None:
     answer = busy.exchange(request_line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

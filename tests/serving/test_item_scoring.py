@@ -74,6 +74,27 @@ def test_scores_are_the_scorer_s(item_scorer: ItemScorer, scorer: Scorer) -> Non
     assert item_scorer.score(conversations()[::-1])[0] == pytest.approx(results[::-1])
 
 
+def test_text_in_another_template_is_marked(item_scorer: ItemScorer) -> None:
+    """Also one that is scored beside others, and one that begins with the begin token, which many models have."""
+    own = item_scorer.info.rendered_example
+    other = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nx<|im_end|>\n"
+    items = [Rendered(own), Rendered(other), Rendered("<bos>" + other), Conversation("Hi", "x"), Ids((5, 6))]
+    results, _ = item_scorer.score(items)
+    assert [r.unlike_template for r in results if isinstance(r, ItemScore)] == [False, True, True, False, False]
+
+
+def test_the_example_is_the_model_s_own_rendering(item_scorer: ItemScorer, process_scorer: Scorer) -> None:
+    example = Rendered(item_scorer.info.rendered_example)
+    conversation = Conversation("What is the capital of France?", "Paris.")
+    (one, other), _ = item_scorer.score([example, conversation])
+    assert score_of(one) == pytest.approx(score_of(other), abs=1e-6)
+    steps = ItemScorer(process_scorer, name="prm", path="p")
+    (one, other), _ = steps.score([Rendered(steps.info.rendered_example), conversation])
+    assert isinstance(one, ItemScore)
+    assert len(one.steps) == 1
+    assert score_of(one) == pytest.approx(score_of(other), abs=1e-6)
+
+
 def test_cut_conversations_are_marked(item_scorer: ItemScorer) -> None:
     results, _ = item_scorer.score([Conversation("the sea " * 200, "x"), Conversation("Hi", "x")])
     assert [result.truncated for result in results if isinstance(result, ItemScore)] == [True, False]
@@ -108,6 +129,7 @@ def test_disagreement_of_an_ensemble(reward_model: Path, scorer: Scorer) -> None
         "min",
         "identity",
     )
+    assert info.members_scale == "raw"
 
 
 # -- work -------------------------------------------------------------------------------------------------------------
@@ -277,7 +299,7 @@ def test_the_model_s_facts(item_scorer: ItemScorer, scorer: Scorer, reward_model
     assert info.fingerprint == scorer.fingerprint
     assert (info.architecture, info.dtype, info.device) == ("Qwen3ForSequenceClassification", "float32", "cpu")
     assert (info.layout, info.tokens_per_batch) == (scorer.layout.layout, 4096)
-    assert (info.activation, info.reads_rendered) == ("identity", "")
+    assert (info.activation, info.reads_rendered, info.members_scale) == ("identity", "", "")
     assert scorer.contract is not None
     assert (info.reference, info.temperature) == (scorer.contract.reference, scorer.contract.temperature)
     assert set(info.versions) == {"rewardlab", "torch", "transformers", "tokenizers"}

@@ -64,7 +64,7 @@ def test_turns_and_steps_count_beside_their_characters() -> None:
     assert num_chars(Continued("ab", "c")) == num_chars(Rendered("abc")) == num_chars(Ids((1, 2, 3))) == 3
 
 
-@pytest.mark.parametrize("result", [ItemScore(1.5, 7, True, (0.5,), 0.1), ItemRefusal("too_long", "m", "h")])
+@pytest.mark.parametrize("result", [ItemScore(1.5, 7, True, (0.5,), 0.1, True), ItemRefusal("too_long", "m", "h")])
 def test_answers_travel(result: Result) -> None:
     answer = Answer((result,), INFO)
     assert pickle.loads(pickle.dumps(answer)) == answer

@@ -86,3 +86,12 @@ def test_two_applications_in_one_process_count_apart() -> None:
     one, other = Metrics(), Metrics()
     one.waiting(3)
     assert samples(other)["rewardlab_queue_items", ()] == 0
+
+
+def test_rendered_texts_in_another_template_are_counted() -> None:
+    metrics = Metrics()
+    assert samples(metrics)["rewardlab_items_unlike_template_total", ()] == 0
+    scores = (ItemScore(1.0, 3), ItemScore(1.0, 3, unlike_template=True), ItemRefusal("invalid", "x"))
+    metrics.scored(Answer(scores, INFO))
+    metrics.scored(Answer(scores, INFO))
+    assert samples(metrics)["rewardlab_items_unlike_template_total", ()] == 2

@@ -300,6 +300,6 @@ def test_sorting_rows_and_scoring_them_asks_the_server_once(scorer: Scorer, serv
     there = RemoteScorer(serve(backend))
     sorted_out = readable(there.encoder, [*GROUPS, PromptGroup("p", (LONG,))])
     assert (len(sorted_out.groups), len(sorted_out.left_out), sorted_out.truncated) == (4, 1, 1)
-    before = len(backend.batches)
+    before = len(backend.asked)
     assert flat(there.score_groups(sorted_out.groups)) == approx(scorer.score_groups(sorted_out.groups))
-    assert len(backend.batches) == before
+    assert len(backend.asked) == before

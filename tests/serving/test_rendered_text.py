@@ -165,3 +165,27 @@ def test_a_text_of_nothing_but_pads_takes_no_time(own: RenderedText) -> None:
     pads = "<pad> " * 13000
     assert own.as_own(pads.replace(" ", "") + "x").endswith("x" + own.tail)
     assert "<pad>" not in own.as_own("x" + pads)
+
+
+def test_an_empty_answer_without_its_end_is_the_template_s_empty_answer(base_model: Path) -> None:
+    """The plain template trims answers and writes a space in front of them: also in front of an empty one."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    tokenizer.chat_template = None
+    seal_chat_template(tokenizer)
+    plain = RenderedText(tokenizer)
+    for answer in ("", "yes"):
+        text = rendering(tokenizer, [("Hi", answer)])
+        cut = text.removesuffix("<eos>")
+        for variant in (text, cut, cut.rstrip(), cut + " \n"):
+            assert plain.as_own(variant) == text
+    assert rendering(tokenizer, [("Hi", "")]).endswith("Assistant: <eos>")
+
+
+def test_a_text_in_another_template_is_told(kind: str, own: RenderedText, tokenizer: PreTrainedTokenizerBase) -> None:
+    assert not own.is_unlike(rendering(tokenizer, [("Hi", "Yes")]))
+    assert not own.is_unlike("<pad>" + own.begin + rendering(tokenizer, [("Hi", "Yes")]))
+    for other in (own.begin + "Human: Hi", "<start_of_turn>user\nHi", "Hi"):
+        assert own.is_unlike(other)
+    assert own.is_unlike("<|im_start|>user\nHi") == (not kind.startswith("chatml"))

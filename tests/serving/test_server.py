@@ -41,6 +41,9 @@ class Backend:
     async def start(self):
         print("start", flush=True)
 
+    def begin_to_end(self):
+        print("begin to end", flush=True)
+
     async def stop(self):
         print("stop", flush=True)
 
@@ -175,9 +178,36 @@ def test_sigterm_under_load_finishes_what_was_accepted_and_takes_nothing_new(ser
     assert statuses == [200] * 20
     status, out, err = server.end()
     assert status == 0
-    assert "stop" in out
+    assert "begin to end\nstop" in out
     assert "Traceback" not in err
     assert err.count(" GET /slow1 200 ") == 20
+    assert err.count(" INFO stopping, 20 requests in progress\n") == 1
+    assert err.endswith(" INFO stopped\n")
+
+
+def test_a_signal_to_reload_is_nothing_to_a_server_that_ends(serve) -> None:
+    server = serve()
+    server.ready()
+    client = threading.Thread(target=lambda: server.get("/slow1"))
+    client.start()
+    time.sleep(0.3)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        server.process.send_signal(number)
+        time.sleep(0.1)
+    client.join()
+    status, _, err = server.end()
+    assert (status, err.count("SIGHUP")) == (0, 1)
+    assert " WARNING SIGHUP: the server is ending\n" in err
+
+
+def test_it_serves_on_when_nobody_reads_its_log(serve) -> None:
+    server = serve()
+    server.ready()
+    server.process.stderr.close()
+    server.process.stderr = None
+    assert [server.get("/health") for _ in range(3)] == [200] * 3
+    server.process.send_signal(signal.SIGTERM)
+    assert server.end()[0] == 0
 
 
 def test_what_takes_longer_than_the_drain_time_is_told_so(serve) -> None:
@@ -234,7 +264,7 @@ def test_reloading_is_told_and_the_server_lives(serve) -> None:
     server = serve()
     server.ready()
     for told in (
-        "SIGHUP: the old model serves on\n",
+        "SIGHUP: runs/rm: NaN weights\n",
         "SIGHUP: the old model serves on; loading the new one raised ValueError\n",
         "SIGHUP: the model is now rm, fingerprint abc\n",
     ):
@@ -273,8 +303,9 @@ def test_an_address_in_use_is_told(host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = ServerSettings(host=host, port=port)
-        with pytest.raises(RewardLabError, match=f"cannot listen on {host} port {port}: Address already in use"):
+        with pytest.raises(RewardLabError, match="cannot listen") as caught:
             run_server(Nothing(), Nothing(), settings, on_ready=print)  # type: ignore[arg-type]
+    assert caught.value.message == f"cannot listen on '{host}' port {port}: Address already in use"
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "203.0.113.1", "x" * 300, "\udc00"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,3 +135,25 @@ def test_the_backends_failures_pass_through() -> None:
 def test_failure_of_an_item_says_which() -> None:
     failure = failure_of(ItemRefusal("too_long", "200 tokens"), 3)
     assert (failure.status, failure.message, failure.param) == (400, "item 3: 200 tokens", "3")
+
+
+def test_texts_in_another_template_are_told_at_first_and_then_at_each_thousandth(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """700 + 700 + 700 pass 1000 and 2000; another model is told of anew; the texts themselves are not said."""
+    backend = FixedBackend()
+    asked = service(backend)
+
+    def told(number: int) -> list[str]:
+        caplog.clear()
+        backend.results = [ItemScore(1.0, 3, unlike_template=True)] * number
+        asyncio.run(asked.answer([Rendered("secret")] * max(number, 1)))
+        assert all(record.levelno == logging.WARNING for record in caplog.records)
+        return [record.getMessage().split()[0] for record in caplog.records if record.name == "rewardlab.serving"]
+
+    assert told(0) == []
+    assert [told(700) for _ in range(3)] == [["700"], ["1400"], ["2100"]]
+    assert told(1) == []
+    backend.info = replace(backend.info, fingerprint="new")
+    assert told(1) == ["1"]
+    assert "secret" not in caplog.text

@@ -437,14 +437,84 @@ def test_operations_come_one_after_another_and_to_their_end_when_the_client_goes
         reload.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reload
-        await supervisor.sleep(1)  # after the reload
-        assert supervisor.spec.path == "new"
-        assert supervisor.state == "sleeping"
-        await supervisor.wake_up()
+        await supervisor.wake_up()  # after the reload
         assert supervisor.model is not None
         assert supervisor.model.path == "new"
 
     run(test, FakeWorkers(load_s=0.05))
+
+
+def test_one_model_is_loaded_at_a_time_and_one_that_nobody_waits_for_gives_way_to_sleep(caplog):
+    async def test(supervisor: Supervisor, workers: FakeWorkers, user: User) -> None:
+        reload = asyncio.create_task(supervisor.reload("new"))
+        await until(lambda: len(workers.made) == 2)
+        for _ in range(3):
+            with pytest.raises(RequestRefused, match="a model is being loaded already") as caught:
+                await supervisor.reload("newer")
+            assert caught.value.status == 409
+        reload.cancel()
+        await asyncio.wait([reload])
+        with pytest.raises(RequestRefused, match="already"):
+            await supervisor.reload("newer")
+        await asyncio.wait_for(supervisor.sleep(1), 1)
+        assert (supervisor.state, supervisor.spec.path) == ("sleeping", "old")
+        assert workers.alive == [workers.made[0]]
+        await supervisor.wake_up()
+        assert (await supervisor.reload("newest")).path == "newest"
+        assert len(workers.made) == 3
+
+    run(test, FakeWorkers(load=["ok", "hang", "ok"]))
+    assert caplog.text.count("the reload is given up") == 1
+
+
+def test_sleep_waits_for_a_reload_that_somebody_waits_for():
+    async def test(supervisor: Supervisor, workers: FakeWorkers, user: User) -> None:
+        reload = asyncio.create_task(supervisor.reload("new"))
+        await asyncio.sleep(0.01)
+        await supervisor.sleep(1)
+        assert (await reload).path == "new"
+        assert (supervisor.state, supervisor.spec.path) == ("sleeping", "new")
+
+    run(test, FakeWorkers(load_s=0.05))
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("", 400, "'' is not taken: '' names no model; the model in use serves on"),
+        (" ", 400, "names no model"),
+        ("a\0b", 400, "names no model"),
+        ("/", 409, "'/' is not taken: /: no config.json; the model in use serves on"),
+        ("/no/such/folder", 409, "no such folder: /no/such/folder"),
+        ("x/" * 5000, 409, "no such folder"),
+        (__file__, 409, "is a file, expected a model folder"),
+    ],
+)
+def test_a_path_that_holds_no_model_is_refused_before_a_process_is_started(path: str, status: int, said: str):
+    async def test(supervisor: Supervisor, workers: FakeWorkers, user: User) -> None:
+        with pytest.raises(RequestRefused) as caught:
+            await supervisor.reload(path)
+        assert (caught.value.status, caught.value.param) == (status, "path")
+        assert said in caught.value.message
+        assert len(workers.made) == 1
+
+    run(test)
+
+
+def test_why_the_first_load_failed_is_told_once(caplog):
+    """To who waits for it, who will say it; to the log where nobody does."""
+
+    async def nobody(supervisor: Supervisor, workers: FakeWorkers, user: User) -> None:
+        await until(lambda: supervisor.state == "failed")
+
+    async def somebody(supervisor: Supervisor, workers: FakeWorkers, user: User) -> None:
+        with pytest.raises(CheckpointError, match="old is broken"):
+            await supervisor.wait_ready()
+
+    run(somebody, FakeWorkers(load=["refuse"]), ready=False)
+    assert "old is broken" not in caplog.text
+    run(nobody, FakeWorkers(load=["refuse"]), ready=False)
+    assert caplog.text.count("old is broken") == 1
 
 
 def test_the_end_comes_in_the_middle_of_everything():

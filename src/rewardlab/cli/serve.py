@@ -28,7 +28,7 @@ from rewardlab.cli.options import (
     scorer_options,
 )
 from rewardlab.errors import ConfigError, MissingDependencyError
-from rewardlab.scoring.names import members_of, short_name
+from rewardlab.scoring.names import members_of, require_models, short_name
 from rewardlab.types import Scale
 
 if TYPE_CHECKING:
@@ -122,8 +122,6 @@ def serve(
 
         rewardlab serve runs/rm-1,runs/rm-2,runs/rm-3 --ensemble min
     """
-    from rich.console import Console
-
     if scale not in get_args(Scale):
         raise ConfigError(f"there is no scale {scale!r}", hint=f"the scales are {', '.join(get_args(Scale))}")
     # The server would say so too, but only when the models are loaded.
@@ -141,7 +139,8 @@ def serve(
         from rewardlab.serving.messages import WorkerSpec
         from rewardlab.serving.metrics import Metrics
         from rewardlab.serving.server import configure_logging, run_server
-        from rewardlab.serving.settings import LOOPBACK, ServerSettings
+        from rewardlab.serving.settings import ServerSettings, is_loopback
+        from rewardlab.serving.standard_streams import open_standard_streams, unread_is_no_fault
     except ImportError as error:
         raise MissingDependencyError(
             f"the server needs packages that cannot be imported: {error}", hint='pip install "rewardlab[serve]"'
@@ -176,16 +175,18 @@ def serve(
         ensemble_weights=ensemble_weights,
         ensemble_scale=ensemble_scale,
     )
-    console = Console(stderr=True)
+    require_models(model)
+    open_standard_streams()
 
-    def tell(line: str, style: str | None = None) -> None:
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    def tell(lines: str, color: str | None = None) -> None:
+        with unread_is_no_fault():
+            typer.secho(lines, fg=color, err=True)
 
-    if host not in LOOPBACK and api_key is None:
+    if not is_loopback(host) and api_key is None:
         tell(
-            f"warning: anyone who can reach {host} can use this server, for it asks for no key\n"
+            f"warning: anyone who can reach {host!r} can use this server, for it asks for no key\n"
             "hint: set REWARDLAB_API_KEY, or leave --host out",
-            "bold yellow",
+            "yellow",
         )
     configure_logging(log_level)
     tell(f"loading {model}")
@@ -200,7 +201,10 @@ def _ready_block(url: str, model: ModelInfo, settings: ServerSettings) -> str:
     body = '{"prompt": "What is 2+2?", "completions": ["4", "5"]}'
     key = ' -H "Authorization: Bearer $REWARDLAB_API_KEY"' if settings.api_key is not None else ""
     guarded = "needed on every route but /health" if settings.api_key is not None else "none is asked for"
-    kind = f"{model.kind}, {model.dtype} on {model.device}, {model.layout} layout, scale {settings.scale}"
+    scale = f"scale {settings.scale}"
+    if model.members:  # whose raw score is not the members', but what was made of them
+        scale = f"ensemble of {len(model.members)} ({model.how}, of {model.members_scale} scores)"
+    kind = f"{model.kind}, {model.dtype} on {model.device}, {model.layout} layout, {scale}"
     return "\n".join(
         (
             f"ready: {url}",

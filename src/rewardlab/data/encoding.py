@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rewardlab.data.template import render, tokenize
+from rewardlab.data.token_bounds import TokenBounds
 from rewardlab.errors import (
     CheckpointError,
     CompletionOfSeveralTurnsError,
@@ -35,6 +36,7 @@ from rewardlab.types import Message, PromptGroup, ReadOut, Step, Text, conversat
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_WORTH_A_LOOK = 4  # characters a token: below it no text is certainly too long
 _CHUNK = 256  # conversations tokenised in one call: enough for the tokenizer's threads, small enough for a live bar
 
 
@@ -80,6 +82,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.read_out = read_out or ReadOut()
+        self._bounds = TokenBounds(tokenizer)
         self._separator_id = -1
         if self.read_out.separator is not None:
             ids = tokenize(tokenizer, self.read_out.separator)
@@ -129,9 +132,7 @@ class Encoder:
                 rendered.append((marked, answered + self._without_answer(group)))
             except DataError as error:
                 rendered.append(error)
-        texts = [text for item in rendered if isinstance(item, tuple) for text in item[1]]
-        # verbose=False: the tokenizer would warn of lengths that are cut just below.
-        ids = iter(self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else ())
+        ids = iter(self._tokenized([text for item in rendered if isinstance(item, tuple) for text in item[1]]))
         results: list[EncodedGroup | DataError] = []
         for group, item in zip(groups, rendered, strict=True):
             if isinstance(item, DataError):
@@ -142,17 +143,33 @@ class Encoder:
             try:
                 fitted = [self._fit(marked, index, sequence) for index, sequence in enumerate(sequences)]
                 readouts = tuple(
-                    self._readouts(marked, index, new, _num_completion_ids(old, bare))
+                    self._readouts(marked, index, new, _num_completion_ids(old or [], [one or [] for one in bare]))
                     for index, (old, new) in enumerate(zip(sequences, fitted, strict=True))
                     if bare
                 )
             except DataError as error:
                 results.append(error)
                 continue
-            truncated = sum(len(new) < len(old) for new, old in zip(fitted, sequences, strict=True))
+            truncated = sum(old is None or len(new) < len(old) for new, old in zip(fitted, sequences, strict=True))
             prefix_length = common_prefix_length(fitted)
             results.append(EncodedGroup(group, tuple(map(tuple, fitted)), prefix_length, truncated, readouts))
         return results
+
+    def too_long(self, text: str) -> int:
+        """The tokens that a text has at least, if they are certainly more than the maximum length; else 0."""
+        if len(text) <= _WORTH_A_LOOK * self.max_length:
+            return 0
+        least = self._bounds.at_least(text)
+        return least if least > self.max_length else 0
+
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int] | None]:
+        """The ids of texts; None for one that is certainly too long, where no more need be known of it."""
+        short = texts if self.read_out.kind != "sequence" else [text for text in texts if not self.too_long(text)]
+        # verbose=False: the tokenizer would warn of lengths that are cut later.
+        ids = iter(self.tokenizer(short, add_special_tokens=False, verbose=False)["input_ids"] if short else ())
+        if len(short) == len(texts):
+            return list(ids)
+        return [None if self.too_long(text) else next(ids) for text in texts]
 
     def _require_one_turn(self, group: PromptGroup) -> None:
         """Refuse a completion of several turns where each of its tokens is read: not all of them are the model's."""
@@ -237,44 +254,49 @@ class Encoder:
         except CheckpointError as error:
             raise DataError(f"{group.name}: {error.message}", hint=error.hint) from error
 
-    def _fit(self, group: PromptGroup, index: int, ids: list[int]) -> list[int]:
-        """One sequence cut to the maximum length; the same list if it fits."""
-        if len(ids) <= self.max_length:
+    def _fit(self, group: PromptGroup, index: int, ids: list[int] | None) -> list[int]:
+        """One sequence cut to the maximum length; the same list if it fits. None is certainly too long."""
+        if ids is not None and len(ids) <= self.max_length:
             return ids
         whole = conversation(group.prompt, group.completions[index])
         num_prompt = len(whole) - len(conversation("", group.completions[index]))
         prompt, completion = whole[:num_prompt], whole[num_prompt:]
         num_system = 1 if prompt and prompt[0].get("role") in ("system", "developer") else 0
         system, turns = prompt[:num_system], prompt[num_system:]
-        # The fewest oldest turns whose loss makes it fit, by bisection: one by one, thousands of turns take minutes.
+        # The fewest oldest turns whose loss makes it fit: from the newest on, twice as many each time, then by
+        # bisection. So what is looked at is about as long as what is kept, however long the whole is.
         starts = _later_starts(turns)
-        low, high = 0, len(starts)
+        low, high, step = 0, len(starts), 1
         while low < high:
-            middle = (low + high) // 2
-            shorter = tokenize(self.tokenizer, self._render(group, system + turns[starts[middle] :] + completion))
-            if len(shorter) <= self.max_length:
-                fitting, high = shorter, middle
+            middle = max(low, len(starts) - step) if step else (low + high) // 2
+            (ids,) = self._tokenized([self._render(group, system + turns[starts[middle] :] + completion)])
+            if ids is not None and len(ids) <= self.max_length:
+                fitting, high, step = ids, middle, 2 * step
             else:
-                low = middle + 1
+                low, step = middle + 1, 0
         if low < len(starts):
             return fitting
-        if starts:
-            turns, ids = turns[starts[-1] :], shorter
+        turns = turns[starts[-1] :] if starts else turns
         # One prompt turn is left. What differs from the same conversation with that turn emptied is its content.
-        cut = len(ids) - self.max_length
-        if turns:
-            emptied = ({**turns[0], "content": ""},)
-            bare = tokenize(self.tokenizer, self._render(group, system + emptied + completion))
-            head = _common_length(ids, bare)
-            tail = min(_common_length(ids[::-1], bare[::-1]), len(ids) - head, len(bare) - head)
-            if cut <= len(ids) - head - tail:
-                return ids[:head] + ids[head + cut :]
-            shortest = head + tail
-        else:
+        emptied = tuple({**turn, "content": ""} for turn in turns)
+        bare_text = self._render(group, system + emptied + completion)
+        shortest, about = self.too_long(bare_text), "at least "
+        # Twice as long, for around the emptied turn a few tokens may differ.
+        if ids is not None or shortest <= 2 * self.max_length:
+            about = ""
+            ids = ids or tokenize(self.tokenizer, self._render(group, system + turns + completion))
             shortest = len(ids)
+            if turns:
+                bare = tokenize(self.tokenizer, bare_text)
+                head = _common_length(ids, bare)
+                tail = min(_common_length(ids[::-1], bare[::-1]), len(ids) - head, len(bare) - head)
+                cut = len(ids) - self.max_length
+                if cut <= len(ids) - head - tail:
+                    return ids[:head] + ids[head + cut :]
+                shortest = head + tail
         raise CompletionTooLongError(
-            f"{group.name}: completion {index}{' and the system turn need' if system else ' needs'} {shortest} tokens "
-            f"even with the rest of the prompt cut away, and the maximum length is {self.max_length}",
+            f"{group.name}: completion {index}{' and the system turn need' if system else ' needs'} {about}{shortest} "
+            f"tokens even with the rest of the prompt cut away, and the maximum length is {self.max_length}",
             hint="raise max_length if the model allows it, or shorten what cannot be cut",
         )
 

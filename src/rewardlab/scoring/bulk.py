@@ -77,7 +77,7 @@ class BulkResult:
 
 
 def check_files(
-    sources: Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     split: str | None = None,
@@ -90,6 +90,7 @@ def check_files(
             written; or a source is named like what is kept beside the output.
         DataError: A source does not exist, or is of an unknown kind.
     """
+    sources = [sources] if isinstance(sources, str | Path) else sources
     path = Path(output)
     if path.is_dir():
         raise ConfigError(f"the output {path} is a folder", hint="name a file, *.jsonl or *.parquet")
@@ -124,7 +125,7 @@ class ScoredRows:
 
 def score_file(
     scorer: BulkScorer,
-    sources: Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     format: str = "auto",
@@ -150,7 +151,7 @@ def score_file(
 
     Args:
         scorer: What scores.
-        sources: Files, folders or hub ids.
+        sources: One or several files, folders or hub ids.
         output: The file to write, Parquet if it is named ``*.parquet`` and else JSON Lines.
         format: ``"auto"``, or a key of :data:`rewardlab.data.formats.FORMATS`.
         split: The split, for hub ids and folders of several splits.
@@ -170,6 +171,7 @@ def score_file(
         RewardLabError: The output cannot be written, e.g. because the disk is full.
     """
     start = time.monotonic()
+    sources = [sources] if isinstance(sources, str | Path) else sources
     with scored_rows(
         scorer,
         sources,

@@ -9,9 +9,11 @@ This file knows names and which folders exist; it loads nothing and needs no tor
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from rewardlab.errors import ConfigError
+from rewardlab.errors import CheckpointError, ConfigError
+from rewardlab.modeling.contract import FILE_NAME
 
 
 def members_of(path: str | Path) -> list[str] | None:
@@ -21,7 +23,7 @@ def members_of(path: str | Path) -> list[str] | None:
         ConfigError: There is nothing before, after or between two commas.
     """
     text = str(path)
-    if "," not in text or Path(text).exists():
+    if "," not in text or os.path.exists(text):
         return None
     names = [name.strip() for name in text.split(",")]
     if not all(names):
@@ -40,11 +42,54 @@ def policy_and_reference(path: str | Path) -> tuple[str, str | None] | None:
     """
     text = str(path)
     policy, colon, reference = text.partition(":")
-    if not colon or ":" in reference or Path(text).exists() or reference.startswith(("//", "\\")):
+    if not colon or ":" in reference or os.path.exists(text) or reference.startswith(("//", "\\")):
         return None
     if not policy:
         raise ConfigError(f"{text}: there is no policy before the colon", hint="name both: POLICY:REFERENCE")
     return policy, reference or None
+
+
+def require_models(path: str | Path, *, contract: bool = False) -> None:
+    """Refuse a name whose folders hold no models, before a process is started and torch loaded to say so.
+
+    What looks like a hub id passes, for only the hub knows it.
+
+    Args:
+        path: As :func:`~rewardlab.scoring.opening.open_scorer` has it.
+        contract: Whether each folder must have a contract too.
+
+    Raises:
+        ConfigError: It names nothing.
+        CheckpointError: It names what is no folder, or a folder without ``config.json``, or without a contract.
+    """
+    for name in members_of(path) or [str(path)]:
+        for one in policy_and_reference(name) or (name,):
+            if one is not None:
+                _require_model(one, contract)
+
+
+def _require_model(name: str, contract: bool) -> None:
+    if not name.strip() or "\0" in name:
+        raise ConfigError(f"{name!r} names no model", hint="name the folder that holds config.json, or a hub id")
+    folder = Path(name)
+    if not os.path.isdir(folder):
+        if os.path.exists(folder):
+            raise CheckpointError(
+                f"{name} is a file, expected a model folder", hint="name the folder that holds config.json"
+            )
+        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            raise CheckpointError(f"no such folder: {name}", hint="check the path")
+    elif not (folder / "config.json").exists():
+        adapter = ", only a PEFT adapter" if (folder / "adapter_config.json").exists() else ""
+        raise CheckpointError(
+            f"{name}: no config.json{adapter}",
+            hint="merge the adapter into its base model first" if adapter else "name the folder that holds config.json",
+        )
+    elif contract and not (folder / FILE_NAME).exists():
+        raise CheckpointError(
+            f"{name} has no contract, so nothing says that its scores are right",
+            hint="`rewardlab import` gives a model of others one",
+        )
 
 
 def short_name(path: str | Path) -> str:

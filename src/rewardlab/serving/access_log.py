@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from rewardlab.serving.failures import RequestFailure
+
 logger = logging.getLogger("rewardlab.serving.access")
 
 _MOST_OF_A_PATH = 120
+_FIELD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,60}")
 
 
 @dataclass(slots=True)
@@ -31,6 +35,7 @@ class RequestRecord:
         status: HTTP status; 499: the client went before it had an answer.
         bytes_out: Length of the answer's body.
         seconds: From its head to the end of its answer.
+        failure: Why it has no answer, as :func:`failure_in_short` says it; ``-`` where it has one.
     """
 
     request_id: str
@@ -42,6 +47,7 @@ class RequestRecord:
     status: int = 499
     bytes_out: int = 0
     seconds: float = 0.0
+    failure: str = "-"
 
 
 def record_of(scope: dict[str, Any], request_id: str) -> RequestRecord:
@@ -62,10 +68,23 @@ def body_hash(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:12] if body and logger.isEnabledFor(logging.INFO) else "-"
 
 
+def failure_in_short(failure: RequestFailure) -> str:
+    """A failure's kind and field, ``"invalid_request_error:completions.3"``; never its message, which may quote a text.
+
+    A field that is no plain name is not told either, for a client may have chosen it.
+
+    Args:
+        failure: The failure.
+    """
+    if failure.param is None:
+        return failure.kind
+    return f"{failure.kind}:{failure.param if _FIELD.fullmatch(failure.param) else '?'}"
+
+
 def log_request(record: RequestRecord) -> None:
     """Write the line."""
     logger.info(
-        "%s %s %s %s %d %.1f ms in=%d out=%d body=%s",
+        "%s %s %s %s %d %.1f ms in=%d out=%d body=%s failure=%s",
         record.request_id,
         record.client,
         record.method,
@@ -75,4 +94,5 @@ def log_request(record: RequestRecord) -> None:
         record.bytes_in,
         record.bytes_out,
         record.body,
+        record.failure,
     )

@@ -5,14 +5,16 @@ This file knows FastAPI and which protocols there are. It knows neither how scor
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 import rewardlab
@@ -27,7 +29,7 @@ from rewardlab.serving.failures import (
     shape_of,
     status_of,
 )
-from rewardlab.serving.guard import Guard
+from rewardlab.serving.guard import FAILURE, Guard
 from rewardlab.serving.metrics import Metrics
 from rewardlab.serving.openapi import complete
 from rewardlab.serving.protocols import llamafactory, native, openrlhf, sglang, shared_routes, slime, system, tei, vllm
@@ -65,19 +67,24 @@ def create_app(backend: Backend, settings: ServerSettings, metrics: Metrics | No
             await backend.stop()
 
     app = _App(settings, lifespan=lifespan)
-    for module in ROUTED:
-        app.include_router(module.router(service))
-    app.include_router(system.router(service, DIALECTS))
-    app.include_router(page.router(settings))
+    app.state.service = service
+    routers = [module.router(service) for module in ROUTED]
+    for router in (*routers, system.router(service, DIALECTS), page.router(settings)):
+        app.include_router(router)
+        app.know(router)
     app.add_exception_handler(RequestFailure, _answer_failure)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, _answer_fault)
-    return Guard(app, settings, metrics)
+    return Guard(app, settings, metrics, routes=app.methods.keys())
 
 
 class _App(FastAPI):
-    """FastAPI with this server's OpenAPI document, and without its pages, which load scripts from elsewhere."""
+    """FastAPI with this server's OpenAPI document, and without its pages, which load scripts from elsewhere.
+
+    Attributes:
+        methods: The methods of every path.
+    """
 
     def __init__(self, settings: ServerSettings, **options: Any) -> None:
         super().__init__(
@@ -91,6 +98,14 @@ class _App(FastAPI):
             **options,
         )
         self._settings = settings
+        self.methods: dict[str, set[str]] = {}
+        self.know(self)
+
+    def know(self, routes: FastAPI | APIRouter) -> None:
+        """Take note of routes, for requests that miss them."""
+        for route in routes.routes:
+            if isinstance(route, Route):
+                self.methods.setdefault(route.path, set()).update((route.methods or set()) - {"HEAD"})
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made once."""
@@ -107,6 +122,7 @@ def _shape(request: Request) -> ErrorShape:
 
 async def _answer_failure(request: Request, failure: Exception) -> Response:
     assert isinstance(failure, RequestFailure)
+    setattr(request.state, FAILURE, failure)
     shape = _shape(request)
     return Json(error_body(shape, failure), status_of(shape, failure), headers_of(failure))
 
@@ -119,14 +135,19 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 async def _answer_http(request: Request, error: Exception) -> Response:
     """Routes and methods that do not exist, and bodies that starlette cannot read."""
     assert isinstance(error, HTTPException)
-    words = {404: "there is no such route", 405: f"this route does not take {request.method}"}
-    known = error.status_code in words
-    failure = RequestRefused(
-        words[error.status_code] if known else str(error.detail),
-        hint="see /docs for the routes" if known else "",
-        status=error.status_code,
-    )
-    return Json(error_body(_shape(request), failure), error.status_code, dict(error.headers or {}))
+    methods, path, status = request.app.methods, request.url.path, error.status_code
+    message, hint, headers = str(error.detail), "", dict(error.headers or {})
+    if status == 404:
+        message, hint = f"there is no route {path[:80]}", "see /docs for the routes"
+        if nearest := difflib.get_close_matches(path[:80], methods, n=1, cutoff=0.75):
+            hint = f"did you mean {nearest[0]}? See /docs for the routes"
+    elif status == 405:
+        allowed = sorted(methods.get(path, ()))
+        message, hint = f"{path} does not take {request.method}", f"send {' or '.join(allowed)}"
+        headers["Allow"] = ", ".join(allowed)
+    failure = RequestRefused(message, hint=hint, status=status)
+    setattr(request.state, FAILURE, failure)
+    return Json(error_body(_shape(request), failure), status, headers)
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:

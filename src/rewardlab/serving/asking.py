@@ -183,7 +183,8 @@ class Asking:
         pause = Pause(tries.wait_after(kind, words, not_ready=not_ready, **answer))
         if (not_ready or kind in _NO_CONNECTION) and not self._told:
             self._told = True
-            logger.warning("%s: %s; asking again for up to %.0f s", tries.what, words or kind, tries.left)
+            often, told = self.policy.retries, words or kind
+            logger.warning("%s: %s; asking again, %d times at most within %.0f s", tries.what, told, often, tries.left)
         return pause
 
     def health_of(self, outcome: Outcome) -> bool:

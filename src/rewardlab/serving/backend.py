@@ -54,11 +54,11 @@ class Backend(Protocol):
         """Take the accelerator back; returns when scores can be given."""
 
     async def reload(self, path: str | None) -> ModelInfo:
-        """Load a checkpoint beside the one that serves and change to it when its contract holds; failures are logged.
+        """Load a checkpoint beside the one that serves and change to it when its contract holds.
 
         Args:
             path: A folder or hub id; None for the one in use, which may have been replaced on disk.
 
         Raises:
-            RequestRefused: It cannot be trusted, with the reason; the old model serves on.
+            RequestRefused: It cannot be trusted, with the reason, and the old model serves on; or one is being loaded.
         """

@@ -1,9 +1,16 @@
 """What waits to be scored, and which of it goes together into the next batch. No asyncio, no clock, no processes.
 
-The oldest item always goes first; waiting items of equal prompt are pulled forward to it, so that what they share is
-computed once; then the next oldest, up to a budget of tokens. The queue has no tokenizer: it estimates tokens from
-UTF-8 bytes, by a ratio learned from what the worker reports. An estimate that is off costs a little speed and nothing
-else, for the worker's engine divides what it is sent by exact counts anyway.
+Every second batch is filled in the order in which the items came, the others by turns: requests take turns by tokens,
+so that one of a thousand items does not hold up those of one item, and by age, so that those do not hold up the large
+one for more than twice its time. Turns are those of start-time fair queueing (Goyal, Vin and Cheng, 1996): an item's
+turn is the tokens of its own request before it, counted from the turn that was reached when the request came.
+
+Waiting items of equal prompt are pulled forward to one that goes, so that what they share is computed once; the oldest
+of them first. So whoever is overtaken waits for every older prompt at most one batch more.
+
+The queue has no tokenizer: it estimates tokens from UTF-8 bytes, by a ratio learned from what the worker reports. An
+estimate that is off costs a little speed and nothing else, for the worker's engine divides what it is sent by exact
+counts anyway.
 """
 
 from __future__ import annotations
@@ -12,6 +19,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple, TypeAlias
 
 from rewardlab.serving.items import Continued, Conversation, Ids, Item, Rendered, Result
@@ -23,6 +31,7 @@ PREFIX_CHARS = 512
 PREFIX_IDS = 64
 _FIRST_BYTES = 4096  # what the first ratio weighs, against bytes seen
 _DECAY = 0.9  # what a batch leaves of the weight of those before it
+_STALE = 64  # turns of items that wait no more, beside as many as wait, before they are thrown away
 
 PrefixKey: TypeAlias = tuple[str, object]
 """Equal for items whose sequences probably begin alike."""
@@ -80,8 +89,10 @@ class Entry:
     _key: PrefixKey
     _shared: int  # estimated tokens of what it has in common with the others of its key
     _own: int  # of the rest
+    _before: int  # estimated tokens of the job's items before it, what is shared counted once
     _attempt: int = 0
-    _number: int = -1  # its place in the queue; -1 where it does not wait
+    _number: int | None = None  # its place in the queue; None where it does not wait
+    _turn: float = 0.0
 
     @property
     def item(self) -> Item:
@@ -113,7 +124,7 @@ class Taken(NamedTuple):
     """What is to be computed together.
 
     Attributes:
-        entries: The items. Those of one prompt stand together; prompts are in the order in which their oldest came.
+        entries: The items. Those of one prompt stand together.
         tokens: Their estimated tokens.
         relief: By how much :attr:`BatchQueue.tokens` fell for them. Less than their tokens where others of a prompt
             still wait: what they share will be computed again.
@@ -145,7 +156,10 @@ class BatchQueue:
         self.most_items = most_items
         self._order: OrderedDict[int, Entry] = OrderedDict()  # unlike a dict's, its first is found at once
         self._groups: dict[PrefixKey, _Group] = {}
-        self._next_number = 0
+        self._turns: list[tuple[float, int]] = []  # a heap of turns and numbers, also of some that wait no more
+        self._turn = 0.0  # the turn that is reached
+        self._goes_by_age = False
+        self._last_number = self._first_number = 0
         self._tokens = 0
         self._bytes_seen = float(_FIRST_BYTES)
         self._tokens_seen = TOKENS_PER_BYTE * _FIRST_BYTES
@@ -189,7 +203,8 @@ class BatchQueue:
             raise ValueError(f"{len(job.items)} items do not fit: {len(self)} of {self.most_items} places are taken")
         job._entries = _entries_of(job, self.tokens_per_byte)
         for entry in job._entries:
-            self._append(entry)
+            self._last_number += 1
+            self._append(entry, self._last_number, self._turn + entry._before)
 
     def remove(self, job: Job) -> None:
         """Take back what still waits of a job.
@@ -198,7 +213,7 @@ class BatchQueue:
             job: The job.
         """
         for entry in job._entries:
-            if entry._number >= 0:
+            if entry._number is not None:
                 self._take(entry)
 
     def is_waiting(self, job: Job) -> bool:
@@ -207,7 +222,7 @@ class BatchQueue:
         Args:
             job: The job.
         """
-        return any(entry._number >= 0 for entry in job._entries)
+        return any(entry._number is not None for entry in job._entries)
 
     def begin_anew(self, job: Job) -> None:
         """Forget a job's results, those still being computed too, and let all its items wait again, before all others.
@@ -220,9 +235,10 @@ class BatchQueue:
         job.attempt += 1
         job._entries = [replace(entry, _attempt=job.attempt) for entry in job._entries]
         for entry in reversed(job._entries):
-            self._append(entry)
-            self._order.move_to_end(entry._number, last=False)
-            self._groups[entry._key].entries.move_to_end(entry._number, last=False)
+            self._first_number -= 1
+            self._append(entry, self._first_number, -math.inf)
+            self._order.move_to_end(self._first_number, last=False)
+            self._groups[entry._key].entries.move_to_end(self._first_number, last=False)
 
     def next_batch(self, budget: int, now: float) -> Taken:
         """Take the items that are to be computed together.
@@ -231,27 +247,32 @@ class BatchQueue:
             budget: Most estimated tokens, what is shared counted once; an item over it goes alone.
             now: Jobs whose deadline has come are removed where they are met, and never taken.
         """
+        by_age = self._goes_by_age
+        self._goes_by_age = not by_age
         taken: list[Entry] = []
         total = relief = 0
         while self._order:
-            oldest = next(iter(self._order.values()))
-            group = self._groups[oldest._key]
-            if oldest.job.deadline <= now:
-                self.remove(oldest.job)
+            head = next(iter(self._order.values())) if by_age else self._next_in_turn()
+            if head.job.deadline <= now:
+                self.remove(head.job)
                 continue
-            if taken and total + group.shared + oldest._own > budget:
+            group = self._groups[head._key]
+            if taken and total + group.shared + head._own > budget:
                 break
+            if not by_age:
+                self._turn = max(self._turn, head._turn)
             total += group.shared
-            while group.entries:
-                entry = next(iter(group.entries.values()))
+            entry: Entry | None = head
+            while entry is not None:
                 if entry.job.deadline <= now:
                     self.remove(entry.job)
-                    continue
-                if taken and total + entry._own > budget:
+                elif taken and total + entry._own > budget:
                     return Taken(taken, total, relief)
-                relief += self._take(entry)
-                taken.append(entry)
-                total += entry._own
+                else:
+                    relief += self._take(entry)
+                    taken.append(entry)
+                    total += entry._own
+                entry = next(iter(group.entries.values()), None)
         return Taken(taken, total, relief)
 
     def learn(self, num_bytes: int, num_tokens: int) -> None:
@@ -265,19 +286,29 @@ class BatchQueue:
             self._bytes_seen = _DECAY * self._bytes_seen + num_bytes
             self._tokens_seen = _DECAY * self._tokens_seen + num_tokens
 
-    def _append(self, entry: Entry) -> None:
-        entry._number = self._next_number
-        self._next_number += 1
-        self._order[entry._number] = entry
+    def _append(self, entry: Entry, number: int, turn: float) -> None:
+        entry._number, entry._turn = number, turn
+        self._order[number] = entry
+        if len(self._turns) > 2 * len(self._order) + _STALE:
+            self._turns = [waiting for waiting in self._turns if waiting[1] in self._order]
+            heapify(self._turns)
+        heappush(self._turns, (turn, number))
         group = self._groups.get(entry._key)
         if group is None:
             group = self._groups[entry._key] = _Group(entry._shared)
             self._tokens += group.shared
-        group.entries[entry._number] = entry
+        group.entries[number] = entry
         self._tokens += entry._own
+
+    def _next_in_turn(self) -> Entry:
+        """The item whose turn is next; some waits."""
+        while self._turns[0][1] not in self._order:
+            heappop(self._turns)
+        return self._order[self._turns[0][1]]
 
     def _take(self, entry: Entry) -> int:
         """Take an item out; returns the tokens that wait no more."""
+        assert entry._number is not None
         del self._order[entry._number]
         group = self._groups[entry._key]
         del group.entries[entry._number]
@@ -286,40 +317,37 @@ class BatchQueue:
             del self._groups[entry._key]
             relief += group.shared
         self._tokens -= relief
-        entry._number = -1
+        entry._number = None
         return relief
 
 
 def _entries_of(job: Job, tokens_per_byte: float) -> list[Entry]:
     prompts: dict[int, tuple[PrefixKey, int]] = {}  # by identity: a request may have one prompt a thousand times
-    entries = []
+    entries: list[Entry] = []
+    keys: set[PrefixKey] = set()
+    before = 0
     for index, item in enumerate(job.items):
-        if isinstance(item, Ids):
-            shared = min(len(item.ids), PREFIX_IDS)
-            key: PrefixKey = ("ids", item.ids[:PREFIX_IDS])
-            entries.append(Entry(job, index, 0, key, shared, len(item.ids) - shared))
-            continue
         if isinstance(item, Continued) and not isinstance(item.prompt, str):
             item = Conversation(item.prompt, item.response)
-        if isinstance(item, Conversation):
-            if id(item.prompt) not in prompts:
-                found = ("prompt", text_key(item.prompt, role="user")), _num_bytes(text_of(item.prompt))
-                prompts[id(item.prompt)] = found
-            key, shared = prompts[id(item.prompt)]
-            # Steps are the completion in pieces where it is given too: whichever is longer.
-            own = max(_num_bytes(text_of(item.completion)), sum(map(_num_bytes, item.steps)))
+        if isinstance(item, Ids):
+            key: PrefixKey = ("ids", item.ids[:PREFIX_IDS])
+            shared = min(len(item.ids), PREFIX_IDS)
+            own, num_bytes = len(item.ids) - shared, 0
         else:
-            key, shared, own = _rendered(item)
-        entries.append(
-            Entry(
-                job,
-                index,
-                shared + own,
-                key,
-                math.ceil(shared * tokens_per_byte),
-                max(1, math.ceil(own * tokens_per_byte)),
-            )
-        )
+            if isinstance(item, Conversation):
+                if id(item.prompt) not in prompts:
+                    found = ("prompt", text_key(item.prompt, role="user")), _num_bytes(text_of(item.prompt))
+                    prompts[id(item.prompt)] = found
+                key, shared = prompts[id(item.prompt)]
+                # Steps are the completion in pieces where it is given too: whichever is longer.
+                own = max(_num_bytes(text_of(item.completion)), sum(map(_num_bytes, item.steps)))
+            else:
+                key, shared, own = _rendered(item)
+            num_bytes = shared + own
+            shared, own = math.ceil(shared * tokens_per_byte), max(1, math.ceil(own * tokens_per_byte))
+        entries.append(Entry(job, index, num_bytes, key, shared, own, before))
+        before += own if key in keys else shared + own
+        keys.add(key)
     return entries
 
 

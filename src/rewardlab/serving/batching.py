@@ -66,6 +66,7 @@ class BatchingBackend:
         self._throughput = Throughput()
         self._busy_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._ends_at: float | None = None
         self._all_answered = asyncio.Event()
         self._all_answered.set()
         self._supervisor = Supervisor(spec, settings, metrics, self, factory=worker_factory, backoff_s=backoff_s)
@@ -102,10 +103,16 @@ class BatchingBackend:
         """
         await self._supervisor.wait_ready()
 
-    async def stop(self) -> None:
-        """Refuse new requests, finish what was accepted, up to the drain time; then end the worker."""
+    def begin_to_end(self) -> None:
+        """The server was told to end: what has arrived is finished without waiting for more, what comes is refused."""
+        if self._ends_at is None:
+            self._ends_at = asyncio.get_running_loop().time()
         self._supervisor.begin_to_end()
         self._dispatch()
+
+    async def stop(self) -> None:
+        """Refuse new requests, finish what was accepted, up to the drain time; then end the worker."""
+        self.begin_to_end()
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.drain_s):
@@ -273,7 +280,10 @@ class BatchingBackend:
     # Who may wait, and when a batch goes
 
     def _require_admission(self, items: Sequence[Item]) -> None:
-        if self.state in ("sleeping", "draining", "failed"):
+        arrived = ARRIVED.get()
+        is_late = self._ends_at is None or arrived is None or arrived > self._ends_at
+        can_finish = not is_late and self._supervisor.worker is not None
+        if self.state in ("sleeping", "failed") or (self.state == "draining" and not can_finish):
             raise self._supervisor.unavailable()
         if not self._queue.has_room(len(items)):
             raise Overloaded(

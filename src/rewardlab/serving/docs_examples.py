@@ -1,6 +1,7 @@
 """A request of each dialect, and what a server answers to it: shown on the API page, and sent by its tests.
 
-Rendered texts are in ChatML; a server's own model may have another chat template. Numbers are made up.
+Rendered texts are in ChatML; the page puts in its place what the served model's own chat template makes of the same
+conversation (``rendered_example`` of ``/info``). Numbers are made up.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from typing import Any, Final
 
 _PROMPT = "What is the capital of France?"
 _ANSWERS = ["Paris.", "Lyon."]
-_RENDERED = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\nParis.<|im_end|>\n"
+RENDERED: Final = (
+    "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\nParis.<|im_end|>\n"
+)
+"""The user asks the prompt, the assistant answers with the first answer."""
+
 _MESSAGES = [{"role": "user", "content": _PROMPT}, {"role": "assistant", "content": "Paris."}]
 _USAGE = {"prompt_tokens": 22, "total_tokens": 22, "completion_tokens": 0, "prompt_tokens_details": None}
 _HEAD = {
@@ -50,6 +55,29 @@ _RERANKED = {
     ],
 }
 
+_MODEL: dict[str, Any] = {
+    "name": "rm",
+    "fingerprint": "3f9a2c17be04",
+    "contract_sha256": None,
+    "kind": "sequence",
+    "architecture": "Qwen3ForSequenceClassification",
+    "max_length": 1024,
+    "dtype": "bfloat16",
+    "device": "cuda:0",
+    "layout": "tree",
+    "tokens_per_batch": 32768,
+    "activation": "identity",
+    "reads_rendered_text": True,
+    "members": [],
+    "how": None,
+    "members_scale": None,
+    "rendered_example": RENDERED,
+    "reference": None,
+    "temperature": None,
+    "unit": "pair",
+    "versions": {"torch": "2.13.0"},
+}
+
 PARAMETERS: Final[dict[str, str]] = {"/sleep": "?level=1"}
 """The query that a route is shown with."""
 
@@ -76,12 +104,13 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[tuple[Any, Any], ...]]] = {
                 "a": _REWARD,
                 "b": _WORSE,
                 **_HEAD,
+                "id": "compare-8d20",
                 "usage": {"num_tokens": 44, "num_items": 2},
             },
         ),
     ),
     ("vLLM", "/classify"): (
-        ({"model": "rm", "input": _RENDERED, "use_activation": False}, _VLLM_CLASSIFIED),
+        ({"model": "rm", "input": RENDERED, "use_activation": False}, _VLLM_CLASSIFIED),
         ({"model": "rm", "messages": _MESSAGES}, _VLLM_CLASSIFIED),
     ),
     ("vLLM", "/pooling"): (
@@ -116,11 +145,11 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[tuple[Any, Any], ...]]] = {
     ("vLLM", "/rerank"): (({"model": "rm", "query": _PROMPT, "documents": _ANSWERS}, _RERANKED),),
     ("vLLM", "/v1/rerank"): (({"model": "rm", "query": _PROMPT, "documents": _ANSWERS, "top_n": 2}, _RERANKED),),
     ("SGLang", "/classify"): (
-        ({"text": _RENDERED}, {"embedding": [1.734], "meta_info": {"id": "5d2e", "prompt_tokens": 22}}),
+        ({"text": RENDERED}, {"embedding": [1.734], "meta_info": {"id": "5d2e", "prompt_tokens": 22}}),
     ),
     ("SGLang", "/v1/embeddings"): (
         (
-            {"model": "rm", "input": _RENDERED},
+            {"model": "rm", "input": RENDERED},
             {
                 "object": "list",
                 "data": [{"object": "embedding", "embedding": [1.734], "index": 0}],
@@ -131,19 +160,19 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[tuple[Any, Any], ...]]] = {
     ),
     ("OpenRLHF", "/get_reward"): (
         (
-            {"query": [_RENDERED], "prompts": [_PROMPT]},
+            {"query": [RENDERED], "prompts": [_PROMPT]},
             {"rewards": [1.734], "scores": [1.734], "extra_logs": {}},
         ),
     ),
     ("slime", "/get_reward"): (({"prompt": _PROMPT, "response": "Paris."}, 1.734),),
     ("LLaMA-Factory", "/v1/score/evaluation"): (
         (
-            {"model": "rm", "messages": [_RENDERED]},
+            {"model": "rm", "messages": [RENDERED]},
             {"id": "scoreval-81ff", "object": "score.evaluation", "model": "rm", "scores": [1.734]},
         ),
     ),
     ("text-embeddings-inference", "/predict"): (
-        ({"inputs": _RENDERED, "raw_scores": True}, [{"score": 1.734, "label": "LABEL_0"}]),
+        ({"inputs": RENDERED, "raw_scores": True}, [{"score": 1.734, "label": "LABEL_0"}]),
     ),
     ("text-embeddings-inference", "/rerank"): (
         (
@@ -151,5 +180,30 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[tuple[Any, Any], ...]]] = {
             [{"index": 0, "score": 1.734}, {"index": 1, "score": -0.213}],
         ),
     ),
+    ("System", "/health"): ((None, {"status": "ready"}),),
+    ("System", "/ping"): ((None, {"status": "ready"}),),
+    ("System", "/v1/models"): (
+        (
+            None,
+            {
+                "object": "list",
+                "data": [
+                    {
+                        "id": "rm",
+                        "object": "model",
+                        "created": 1790000000,
+                        "owned_by": "rewardlab",
+                        "max_model_len": 1024,
+                        "fingerprint": "3f9a2c17be04",
+                    }
+                ],
+            },
+        ),
+    ),
+    ("System", "/info"): (),
+    ("System", "/sleep"): ((None, {"is_sleeping": True}),),
+    ("System", "/wake_up"): ((None, {"is_sleeping": False}),),
+    ("System", "/is_sleeping"): ((None, {"is_sleeping": False}),),
+    ("System", "/reload"): (({"path": "runs/rm-2"}, _MODEL),),
 }
-"""Dialect and shortest path to request bodies, each with its answer."""
+"""Dialect and shortest path to request bodies, each with its answer; in the order in which they are shown."""

@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewardlab.serving.docs_examples import EXAMPLES, PARAMETERS
+from rewardlab.serving.docs_examples import EXAMPLES, PARAMETERS, RENDERED
 
 _Schema = Mapping[str, Any]
+
+_RENDERED = json.dumps(RENDERED, ensure_ascii=False)
+_OF_NO_ROUTE = {404: "There is no such route.", 405: "The route is there, but not for this method."}
 
 _WIDTH = 58  # characters of a line of JSON: two blocks stand side by side
 
@@ -58,6 +61,7 @@ class Example:
         body: The request's body as JSON; empty where there is none.
         answer: What is answered; empty where nothing is shown.
         needs_key: Whether a guarded server asks for its key.
+        field: The field by which this body differs from those of the route's other examples; empty of one alone.
     """
 
     method: str
@@ -65,6 +69,17 @@ class Example:
     body: str
     answer: str
     needs_key: bool
+    field: str
+
+    @property
+    def around_rendered(self) -> list[str]:
+        """The body in the parts that lie around the rendered text, which the page changes for the served model's."""
+        return self.body.split(_RENDERED)
+
+    @property
+    def rendered(self) -> str:
+        """The rendered text as it stands in the body; empty where there is none."""
+        return _RENDERED if _RENDERED in self.body else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +135,8 @@ def sections_of(document: Mapping[str, Any]) -> list[Section]:
 
 
 def errors_of(document: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """Status and meaning of every error that any route documents, each once."""
-    found = {
+    """Status and meaning of every error that any route documents, each once, and of those that no route gives."""
+    found = _OF_NO_ROUTE | {
         int(status): response.get("description", "")
         for _, _, operation in _operations(document)
         for status, response in operation["responses"].items()
@@ -152,8 +167,10 @@ def _routes(document: Mapping[str, Any], tag: str) -> tuple[Route, ...]:
         is_shared = len(operation["tags"]) > 1
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
         query = PARAMETERS.get(path, "")
+        needs_key = path != "/health"
         examples = [
-            Example(method, path + query, _json(body), _json(answer), path != "/health") for body, answer in known
+            Example(method, path + query, _json(body), _json(answer), needs_key, _own_field(body, known))
+            for body, answer in known
         ]
         routes.append(
             Route(
@@ -162,7 +179,7 @@ def _routes(document: Mapping[str, Any], tag: str) -> tuple[Route, ...]:
                 purpose=operation.get("description") or operation.get("summary", ""),
                 bodies=_bodies(document, content.get("schema"), [body for body, _ in known if is_shared]),
                 parameters=tuple(_parameter(document, one) for one in operation.get("parameters", ())),
-                examples=tuple(examples) or ((Example(method, path + query, "", "", path != "/health"),)),
+                examples=tuple(examples) or (Example(method, path + query, "", "", needs_key, ""),),
                 statuses=tuple(sorted(int(status) for status in operation["responses"] if int(status) >= 400)),
             )
         )
@@ -171,6 +188,12 @@ def _routes(document: Mapping[str, Any], tag: str) -> tuple[Route, ...]:
         key=lambda route: next((n for n, path in enumerate(shown) if route.names[0].endswith(f" {path}")), len(shown))
     )
     return tuple(routes)
+
+
+def _own_field(body: Any, known: Sequence[tuple[Any, Any]]) -> str:
+    """The first field that this body alone of a route's examples has; empty where there is only one."""
+    others = {name for other, _ in known if other is not body for name in other}
+    return next((name for name in body if name not in others), "") if others else ""
 
 
 def _bodies(document: Mapping[str, Any], schema: _Schema | None, examples: Sequence[Any]) -> tuple[Body, ...]:
@@ -194,8 +217,9 @@ def _fields(document: Mapping[str, Any], schema: _Schema) -> Iterator[Field]:
 
 
 def _parameter(document: Mapping[str, Any], parameter: Mapping[str, Any]) -> Field:
-    schema = parameter.get("schema", {})
-    return Field(parameter["name"], _type(document, schema), parameter.get("required", False), _remark(schema))
+    schema = _resolved(document, parameter.get("schema", {}))
+    remark = _remark({**schema, "description": parameter.get("description", "")})
+    return Field(parameter["name"], _type(document, schema), parameter.get("required", False), remark)
 
 
 def _type(document: Mapping[str, Any], schema: _Schema) -> str:
@@ -229,7 +253,7 @@ def _remark(schema: _Schema) -> str:
     limits = {**schema, **{key: value for one in _kinds(schema) for key, value in one.items()}}
     for key, words in (("minimum", "At least"), ("maximum", "At most"), ("exclusiveMaximum", "Below")):
         if key in limits:
-            parts.append(f"{words} {limits[key]}.")
+            parts.append(f"{words} {int(limits[key]) if limits[key] == int(limits[key]) else limits[key]}.")
     if (default := schema.get("default")) is not None:
         parts.append(f"By default {json.dumps(default)}.")
     return " ".join(filter(None, parts))

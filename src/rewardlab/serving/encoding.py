@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.formats import scored_text
-from rewardlab.data.template import tokenize
+from rewardlab.data.template import render, tokenize
 from rewardlab.errors import CompletionTooLongError, DataError, StepBoundaryError
 from rewardlab.scoring.ensemble_encoding import EncodedForMembers, EnsembleEncoder
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.serving.items import Continued, Conversation, Ids, Item, ItemRefusal, RefusalKind, Rendered
 from rewardlab.serving.rendered_text import RenderedText, special_tokens
-from rewardlab.types import PromptGroup, Step
+from rewardlab.types import PromptGroup, Step, conversation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NAME = "item"
+_OF_IDS = PromptGroup("", ("",), source=_NAME)  # stands for text of which no prompt and completion can be told
+_UNLIKE_TEMPLATE = PromptGroup("", ("",), source=_NAME, id="unlike the template")
 _LONGEST_MESSAGE = 300  # of a refusal: a template's own words, or a list of roles, are the client's to choose
 
 
@@ -42,6 +44,7 @@ class ItemEncoder:
         reads_rendered: Why rendered text and ids cannot be scored; empty where they can.
         vocabulary_size: Ids lie below this: the rows of the smallest embedding.
         max_length: Longest sequence in tokens.
+        rendered_example: As :class:`~rewardlab.serving.items.ModelInfo` has it.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -54,6 +57,7 @@ class ItemEncoder:
         separator = self._one.read_out.separator
         self._separator_id = None if separator is None else tokenize(self._one.tokenizer, separator)[0]
         self._rendered = RenderedText(self._one.tokenizer, _pads(scorer), separator)
+        self.rendered_example = "" if self.reads_rendered else _rendered_example(self._one)
 
     def encode(self, items: Sequence[Item]) -> list[EncodedGroup | DataError]:
         """Ids of each item, a group of one sequence; an item that cannot be read gives its error in place.
@@ -105,40 +109,43 @@ class ItemEncoder:
 
     def _prepared(self, item: Rendered) -> Rendered:
         self._require_reads_rendered()
-        if not item.text.strip():
+        if self._rendered.is_empty(item.text):
             raise DataError("the text is empty", hint="send the whole conversation as the chat template renders it")
         if item.cut_to is not None and item.cut_to < 1:
             raise DataError(f"cut to {item.cut_to} tokens: expected at least 1")
         return Rendered(self._rendered.as_own(item.text), item.cut_to)
 
     def _tokenised(self, items: Sequence[Rendered]) -> list[EncodedGroup | DataError]:
-        texts = [item.text for item in items]
+        too_long = [0 if item.cut_to else self._one.too_long(item.text) for item in items]
+        texts = [item.text for item, least in zip(items, too_long, strict=True) if not least]
         # verbose=False: the tokenizer would warn of lengths that are refused just below.
-        ids = self._one.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = iter(self._one.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else ())
         found: list[EncodedGroup | DataError] = []
-        for item, own in zip(items, ids, strict=True):
+        for item, least in zip(items, too_long, strict=True):
+            if least:
+                found.append(_too_long(f"at least {least}", self.max_length))
+                continue
+            own = next(ids)
+            group = _UNLIKE_TEMPLATE if self._rendered.is_unlike(item.text) else _OF_IDS
             try:
-                found.append(self._fitted(tuple(own), item.cut_to))
+                found.append(self._fitted(tuple(own), item.cut_to, group))
             except DataError as error:
                 found.append(error)
         return found
 
-    def _fitted(self, ids: tuple[int, ...], cut_to: int | None) -> EncodedGroup:
+    def _fitted(self, ids: tuple[int, ...], cut_to: int | None, group: PromptGroup) -> EncodedGroup:
         longest = self.max_length if cut_to is None else min(cut_to, self.max_length)
         if len(ids) <= longest:
-            return self._sequence(ids)
+            return self._sequence(ids, group)
         if cut_to is None:
-            raise CompletionTooLongError(
-                f"the rendered text has {len(ids)} tokens, and at most {longest} are read",
-                hint="send messages, or prompt and completion: of those the oldest turns can be cut",
-            )
+            raise _too_long(str(len(ids)), longest)
         begin = 1 if self._rendered.begin and longest > 1 else 0
         cut = ids[:begin] + ids[len(ids) - longest + begin :]
         if self._separator_id is not None and cut.count(self._separator_id) < ids.count(self._separator_id):
             raise CompletionTooLongError(
                 f"cut to {longest} of its {len(ids)} tokens the text would lose steps", hint="send messages"
             )
-        return self._sequence(cut, truncated=True)
+        return self._sequence(cut, group, truncated=True)
 
     def _of_ids(self, item: Ids) -> EncodedGroup:
         self._require_reads_rendered()
@@ -156,7 +163,7 @@ class ItemEncoder:
             )
         return self._sequence(ids)
 
-    def _sequence(self, ids: tuple[int, ...], *, truncated: bool = False) -> EncodedGroup:
+    def _sequence(self, ids: tuple[int, ...], group: PromptGroup = _OF_IDS, *, truncated: bool = False) -> EncodedGroup:
         readouts: tuple[tuple[int, ...], ...] = ()
         if self._separator_id is not None:
             positions = tuple(place for place, own in enumerate(ids) if own == self._separator_id)
@@ -166,7 +173,7 @@ class ItemEncoder:
                     hint="put it after every step, or send messages with their steps",
                 )
             readouts = (positions,)
-        one = EncodedGroup(PromptGroup("", ("",), source=_NAME), (ids,), len(ids) - 1, int(truncated), readouts)
+        one = EncodedGroup(group, (ids,), len(ids) - 1, int(truncated), readouts)
         if not isinstance(self._encoder, EnsembleEncoder):
             return one
         return EncodedForMembers(
@@ -191,7 +198,21 @@ def refusal_of(error: DataError) -> ItemRefusal:
         kind = "too_long"
     elif isinstance(error, StepBoundaryError):
         kind = "step_boundary"
-    return ItemRefusal(kind, message, error.hint)
+    # What one gives a scorer, one gives a server by its option.
+    return ItemRefusal(kind, message, error.hint.replace("raise max_length", "raise --max-length of the server"))
+
+
+def is_unlike_template(encoded: EncodedGroup) -> bool:
+    """Whether it was a rendered text that does not begin as the model's template does."""
+    return encoded.group == _UNLIKE_TEMPLATE
+
+
+def _too_long(num_tokens: str, longest: int) -> CompletionTooLongError:
+    return CompletionTooLongError(
+        f"the rendered text has {num_tokens} tokens, and at most {longest} are read",
+        hint="send messages, or prompt and completion: of those the oldest turns can be cut; or keep prompt and answer "
+        f"together within {longest} tokens",
+    )
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:
@@ -207,6 +228,11 @@ def _reads_rendered(encoders: Sequence[Encoder]) -> str:
     if encoders[0].read_out.kind == "token":
         return "it reads every token of the completion, and a rendered text does not tell where that begins"
     return ""
+
+
+def _rendered_example(encoder: Encoder) -> str:
+    group = encoder.marked(PromptGroup("What is the capital of France?", ("Paris.",)))
+    return render(encoder.tokenizer, conversation(group.prompt, group.completions[0]))
 
 
 def _pads(scorer: Scorer) -> tuple[str, ...]:

@@ -16,10 +16,10 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
-from rewardlab.serving.access_log import RequestRecord, body_hash, log_request, record_of
+from rewardlab.serving.access_log import RequestRecord, body_hash, failure_in_short, log_request, record_of
 from rewardlab.serving.failures import (
     Overloaded,
     RequestFailure,
@@ -30,9 +30,9 @@ from rewardlab.serving.failures import (
     shape_of,
     status_of,
 )
-from rewardlab.serving.faults import log_fault
+from rewardlab.serving.fault_log import log_fault
 from rewardlab.serving.metrics import Metrics
-from rewardlab.serving.settings import LOOPBACK, ServerSettings
+from rewardlab.serving.settings import ServerSettings, is_loopback
 from rewardlab.serving.strict_json import parse
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -42,6 +42,9 @@ App: TypeAlias = Callable[[Any, Receive, Send], Awaitable[None]]
 
 OPEN = "/health"
 """The route that answers without a key."""
+
+FAILURE = "failure"
+"""Where in a request's state the application leaves the failure that it has answered, for the log."""
 
 PAGES = ("/", "/docs")
 """What a browser opens: it asks its user for a key where Basic authentication is offered."""
@@ -61,7 +64,8 @@ ANSWER_HEADERS = (
 """What every answer has, in which a browser must guess nothing and keep nothing."""
 
 _REQUEST_ID = re.compile(rb"[!#-\[\]-~]{1,64}")
-_LOCAL_NAME = re.compile(rb"(?:[^.:]*|[0-9.]+|\[[^\]]*\]|[^:]*\.localhost)(?::[0-9]*)?")
+_LOCAL_NAME = re.compile(rb"(?:[^.:]*|[0-9.]+|\[[^\]]*\]|(?:[^:]*\.)?localhost\.?)(?::[0-9]*)?", re.IGNORECASE)
+_KEY = re.compile(rb"(?:bearer|basic) +\S+", re.IGNORECASE)
 _MEDIA_TYPE = re.compile(r"application/(?:json|[a-z0-9.!#$&^_-]+\+json)")
 
 _logger = logging.getLogger("rewardlab.serving")
@@ -78,11 +82,14 @@ class Guard:
         app: The application.
         settings: Its limits and its key.
         metrics: Where requests are counted.
+        routes: The application's paths, for requests that never come to it to be counted under; others are ``unknown``.
     """
 
-    def __init__(self, app: App, settings: ServerSettings, metrics: Metrics) -> None:
-        self.app, self.settings, self.metrics = app, settings, metrics
-        self._is_local = settings.host in LOOPBACK and settings.api_key is None
+    def __init__(
+        self, app: App, settings: ServerSettings, metrics: Metrics, *, routes: Collection[str] = frozenset()
+    ) -> None:
+        self.app, self.settings, self.metrics, self._routes = app, settings, metrics, routes
+        self._is_local = is_loopback(settings.host) and settings.api_key is None
         self._buffered = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -110,7 +117,11 @@ class Guard:
             await answer.fail(RequestFailure("internal error", hint="the server's log says more"), receive)
         finally:
             answer.record.seconds = time.perf_counter() - start
-            route = getattr(scope.get("route"), "path", "unknown")
+            told = scope.get("state", {}).get(FAILURE)  # by the application
+            if told is not None and answer.record.status != 499:
+                answer.record.failure = failure_in_short(told)
+            path = scope["path"]
+            route = getattr(scope.get("route"), "path", path if path in self._routes else "unknown")
             self.metrics.request(route, answer.record.status, answer.record.seconds)
             log_request(answer.record)
 
@@ -217,6 +228,7 @@ class _Answer:
         """Answer with a failure, unless an answer has begun."""
         if self.started:
             return
+        self.record.failure = failure_in_short(failure)
         body = json.dumps(error_body(self._shape, failure)).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers_of(failure)}
         if isinstance(failure, _Unauthorized):
@@ -245,9 +257,15 @@ class _Unauthorized(RequestRefused):
     status = 401
 
     def __init__(self, scope: Any) -> None:
-        super().__init__(
-            "this server asks for an API key", hint="send it as `Authorization: Bearer KEY`, or as `X-API-Key: KEY`"
-        )
+        authorization = _header(scope, b"authorization")
+        if authorization is not None and not _KEY.fullmatch(authorization):
+            message, hint = "Authorization is not `Bearer KEY`", "send `Authorization: Bearer KEY`"
+        elif authorization is not None or _header(scope, b"x-api-key") is not None:
+            message, hint = "the API key is wrong", "send the one that the server was started with"
+        else:
+            message = "this server asks for an API key"
+            hint = "send it as `Authorization: Bearer KEY`, or as `X-API-Key: KEY`"
+        super().__init__(message, hint=hint)
         is_page = scope["method"] == "GET" and scope["path"] in PAGES
         self.challenge = 'Basic realm="rewardlab: the key is the password", charset="UTF-8"' if is_page else "Bearer"
 

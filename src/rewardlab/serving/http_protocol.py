@@ -11,8 +11,10 @@ import asyncio
 import json
 from asyncio import TimerHandle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from rewardlab.serving.backend import ARRIVED
@@ -55,6 +57,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self, *, settings: ServerSettings, overload: Callable[[int], Overloaded | None], **uvicorns: Any
     ) -> None:
         super().__init__(**uvicorns)
+        self.parser = cast(Any, _WithoutUpgrades(self, self.parser))
         self.settings = settings
         self._overload = overload
         self._shedding: Overloaded | None = None
@@ -126,6 +129,11 @@ class LimitedProtocol(HttpToolsProtocol):
         """Its head is complete."""
         if self._refusal is not None:
             raise self._refusal
+        if self.will_come_again():
+            return
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            self._stop(RequestRefused(f"{hosts} Host headers, expected one"))
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(RequestRefused(f"more than {MAX_PIPELINED} requests ahead of their answers", status=429))
         self._head_is_due = False
@@ -139,6 +147,10 @@ class LimitedProtocol(HttpToolsProtocol):
         else:  # answered when its body is here, or when that takes long
             self._close_timer = self.loop.call_later(CLOSE_S, self._refuse, self._shedding)
 
+    def will_come_again(self) -> bool:
+        """Whether the head that was just parsed offers an upgrade, for then it is parsed again without it."""
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
         self._silent_bytes = 0
@@ -147,6 +159,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Its body is complete; what follows is the next request."""
+        if self.will_come_again():
+            return
         self._head_is_due = True
         if self._shedding is None:
             super().on_message_complete()
@@ -168,7 +182,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Answer as if no upgrade had been asked for; what follows on the connection can no longer be told."""
+        """Answer CONNECT, the one that is left of them; what follows on the connection is no HTTP."""
         self._deaf = True
         if self.cycle is not None:
             self.cycle.keep_alive = False
@@ -187,9 +201,16 @@ class LimitedProtocol(HttpToolsProtocol):
     def _may_be_shed(self) -> bool:
         """Whether the request whose head is complete may be refused for overload: it would score, and is not queued."""
         is_first = self.cycle is None or self.cycle.response_complete
-        if not is_first or self.parser.get_method() != b"POST" or self.url.partition(b"?")[0] in NEVER_SHED:
+        if not is_first or self.parser.get_method() != b"POST" or self._path() in NEVER_SHED:
             return False
         return has_key(self.headers, self.settings.api_key)
+
+    def _path(self) -> bytes:
+        """The path that is asked for, be its target written with an address in front or with escapes."""
+        try:
+            return unquote_to_bytes(httptools.parse_url(self.url).path or b"")
+        except httptools.HttpParserError:
+            return b""
 
     def _cancel_timers(self) -> None:
         """Forget what a connection that is answered for the last time would have been told, or closed, for."""
@@ -239,7 +260,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _answer_of(self, failure: RequestFailure) -> bytes:
         """A whole answer, after which the connection closes."""
-        shape = shape_of(self.url.partition(b"?")[0].decode("latin-1") if self.scope else "")
+        shape = shape_of(self._path().decode("latin-1") if self.scope else "")
         body = json.dumps(error_body(shape, failure)).encode()
         headers = {
             "Content-Type": "application/json",
@@ -249,3 +270,44 @@ class LimitedProtocol(HttpToolsProtocol):
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return STATUS_LINE[status_of(shape, failure)] + head.encode() + _HEADERS + b"\r\n" + body
+
+
+class _WithoutUpgrades:
+    """httptools' parser for a client that offers to go on in another protocol, as Java's does with every request.
+
+    A server that has no other ignores the offer (RFC 9110, 7.8), but httptools would skip the body. So the head is
+    parsed again without it.
+
+    Args:
+        protocol: Is called back.
+        parser: The parser of its first request.
+    """
+
+    def __init__(self, protocol: LimitedProtocol, parser: Any) -> None:
+        self._protocol, self._parser = protocol, parser
+
+    def feed_data(self, data: bytes) -> None:
+        """Parse.
+
+        Raises:
+            HttpParserError: It is no HTTP, or a callback has raised.
+            HttpParserUpgrade: It was CONNECT.
+        """
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._protocol.will_come_again():
+                    raise
+                data = data[upgrade.args[0] :]
+            version, method = self._parser.get_http_version().encode(), self._parser.get_method()
+            head = [method + b" " + self._protocol.url + b" HTTP/" + version]
+            head += [name + b": " + value for name, value in self._protocol.headers if name != b"upgrade"]
+            self._parser = httptools.HttpRequestParser(self._protocol)
+            self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._parser.feed_data(b"\r\n".join([*head, b"", b""]))
+
+    def __getattr__(self, name: str) -> Any:
+        """What else uvicorn asks of it."""
+        return getattr(self._parser, name)

@@ -27,8 +27,8 @@ from rewardlab.modeling.contract import FILE_NAME
 from rewardlab.scoring.ensemble import EnsembleScorer
 from rewardlab.scoring.implicit import ImplicitRewardScorer
 from rewardlab.scoring.scorer import Scorer
-from rewardlab.serving.encoding import ItemEncoder, refusal_of
-from rewardlab.serving.faults import log_fault
+from rewardlab.serving.encoding import ItemEncoder, is_unlike_template, refusal_of
+from rewardlab.serving.fault_log import log_fault
 from rewardlab.serving.items import Item, ItemRefusal, ItemScore, ModelInfo, Result
 from rewardlab.serving.messages import Work
 
@@ -162,7 +162,7 @@ def _result(one: EncodedGroup, score: float, steps: tuple[float, ...], disagreem
         return ItemRefusal(
             "not_finite", f"the model gives {wrong[0]}, and a score must be finite", hint="score in float32"
         )
-    return ItemScore(score, one.lengths[0], one.truncated > 0, steps, disagreement)
+    return ItemScore(score, one.lengths[0], one.truncated > 0, steps, disagreement, is_unlike_template(one))
 
 
 def _refusal_of_failure(error: Exception) -> ItemRefusal:
@@ -206,7 +206,7 @@ def _give_back_memory() -> None:
 
 
 def _info_of(scorer: Scorer, encoder: ItemEncoder, name: str, path: str) -> ModelInfo:
-    members, how = (scorer.members, scorer.how) if isinstance(scorer, EnsembleScorer) else ((), "")
+    members, how, on = (scorer.members, scorer.how, scorer.on) if isinstance(scorer, EnsembleScorer) else ((), "", "")
     model, scale = scorer.loaded.model, scorer.reference_scale
     return ModelInfo(
         name=name,
@@ -224,6 +224,8 @@ def _info_of(scorer: Scorer, encoder: ItemEncoder, name: str, path: str) -> Mode
         reads_rendered=encoder.reads_rendered,
         members=tuple(members),
         how=how,
+        members_scale=on,
+        rendered_example=encoder.rendered_example,
         reference=scale.reference,
         temperature=scale.temperature,
         unit=scale.unit,

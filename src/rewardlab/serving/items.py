@@ -105,6 +105,7 @@ class ItemScore:
         truncated: Whether the oldest part of its prompt was cut to fit.
         steps: Of process models P(correct) of each step; else empty.
         disagreement: Of ensembles the standard deviation (ddof 0) of the members' scores; else None.
+        unlike_template: Whether it came as rendered text that does not begin as this model's template begins.
     """
 
     score: float
@@ -112,6 +113,7 @@ class ItemScore:
     truncated: bool = False
     steps: tuple[float, ...] = ()
     disagreement: float | None = None
+    unlike_template: bool = False
 
 
 RefusalKind: TypeAlias = Literal["invalid", "step_boundary", "too_long", "not_finite", "failed"]
@@ -160,8 +162,8 @@ class ModelInfo:
         members: Names of an ensemble's members.
         how: How they are combined; empty of one model.
         members_scale: What the members' scores are put on first; empty of one model.
-        rendered_example: What the model's chat template makes of a user who asks "What is the capital of France?" and an
-            assistant who answers "Paris."; empty where rendered text cannot be scored.
+        rendered_example: What the model's chat template makes of a user who asks "What is the capital of France?" and
+            an assistant who answers "Paris."; empty where rendered text cannot be scored.
         reference: Statistics of the reference set's scores.
         temperature: Fitted temperature.
         unit: What the temperature was fitted on.

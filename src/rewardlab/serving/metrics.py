@@ -39,6 +39,11 @@ class Metrics:
         self._items = Counter(
             "rewardlab_items", "Items answered: scored, or why they have no score.", ["result"], registry=own
         )
+        self._unlike = Counter(
+            "rewardlab_items_unlike_template",
+            "Rendered texts scored that do not begin as the model's chat template does.",
+            registry=own,
+        )
         self._given = Counter("rewardlab_tokens_given", "Tokens of all sequences scored.", registry=own)
         self._computed = Counter("rewardlab_tokens_computed", "Tokens that went through the model.", registry=own)
         self._saved = Counter(
@@ -90,6 +95,7 @@ class Metrics:
             else:
                 self._items.labels("scored").inc()
                 self._scores.observe(result.score)
+                self._unlike.inc(result.unlike_template)
 
     def batch(self, num_items: int, fill: float, work: Work) -> None:
         """A batch came back from the worker.

@@ -324,6 +324,8 @@ for (const [name, content] of Object.entries(EXAMPLES)) {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = name;
+  button.dataset.kind = content.kind ?? "";
+  button.hidden = Boolean(content.kind);
   button.addEventListener("click", () => replaceBy(content, `Example “${name}” is filled in.`));
   $("examples").append(button);
 }

@@ -31,6 +31,7 @@ const EXAMPLES = {
     ],
   },
   "Steps": {
+    kind: "step", // only of a model that reads them
     turns: [{ role: "user", text: "A ticket costs 12 and two of five people pay half. What do they pay together?" }],
     completions: [
       "Three people pay 12 each, 3 * 12 = 36.\nTwo people pay 6 each, 2 * 6 = 12.\nTogether they pay 36 + 12 = 48.",

@@ -60,6 +60,11 @@ const KINDS = {
   step: "process model: a probability of being correct for every step",
 };
 
+const calibration = (told) => [
+  ["temperature", told.temperature === null ? "not fitted" : `${plain(told.temperature)}, of ${told.unit === "pair" ? "preferences" : "outcomes"}`],
+  ["reference set", told.reference ? plural(told.reference.num_scores, "score") : "none"],
+];
+
 function showModel(told) {
   model = told;
   $("model-name").textContent = told.name;
@@ -71,14 +76,18 @@ function showModel(told) {
     ["device", told.device],
     ["layout", told.layout],
     ["max length", plural(told.max_length, "token")],
-    ["temperature", told.temperature === null ? "not fitted" : `${plain(told.temperature)}, of ${told.unit === "pair" ? "preferences" : "outcomes"}`],
-    ["reference set", told.reference ? plural(told.reference.num_scores, "score") : "none"],
+    ...(told.members.length ? [] : calibration(told)),
   ]);
+  for (const button of $("examples").querySelectorAll("button")) button.hidden = !["", told.kind].includes(button.dataset.kind);
   const missing = [told.reference ? "" : "percentile and z", told.temperature === null ? "calibrated scores" : ""].filter(Boolean);
-  $("model-remark").hidden = missing.length === 0;
-  $("model-remark").textContent = `This model cannot give ${missing.join(", nor ")}: rewardlab calibrate fits what they need.`;
+  $("model-remark").hidden = missing.length === 0 && told.members.length === 0;
+  $("model-remark").textContent = told.members.length
+    ? `An ensemble gives its own score alone: ${told.how} of its ${told.members.length} members\u2019 ${told.members_scale ? `${told.members_scale} ` : ""}scores.`
+    : `This model cannot give ${missing.join(", nor ")}: rewardlab calibrate fits what they need.`;
   $("per-step").hidden = told.kind !== "step";
 }
+
+const isEnsemble = () => model.members.length > 0;
 
 function code(text) {
   const element = make("code", "", text.slice(0, 12));
@@ -134,18 +143,20 @@ function showScore(place, result, rank, sorted, steps) {
   const ties = sorted.filter((raw) => raw === result.raw).length;
   const ranked = sorted.length > 1 ? `${ordinal(rank)} of ${sorted.length}${ties > 1 ? ", tied" : ""}` : null;
   place.replaceChildren(
-    make("p", "figure", number(result.raw), make("span", "unit", "raw score"), ranked && make("span", "rank", ranked)),
+    make("p", "figure", number(result.raw), make("span", "unit", isEnsemble() ? "ensemble score" : "raw score"), ranked && make("span", "rank", ranked)),
   );
   if (result.percentile !== null) {
     const of = model.reference ? ` of ${plural(model.reference.num_scores, "reference")}` : "";
     const words = make("p", "", "percentile ", strong(number(result.percentile, plain(result.percentile, 1))), of);
     place.append(make("div", "percentile", track(result.percentile / 100, `Percentile ${result.percentile.toFixed(1)}`), words));
   }
-  const entries = [
-    ["calibrated", result.calibrated === null ? null : number(result.calibrated), "not fitted"],
-    ["z", result.z === null ? null : number(result.z, plain(result.z, 2)), "no reference"],
-    ["tokens", number(result.num_tokens, String(result.num_tokens))],
-  ];
+  const entries = [["tokens", number(result.num_tokens, String(result.num_tokens))]];
+  if (!isEnsemble()) {
+    entries.unshift(
+      ["calibrated", result.calibrated === null ? null : number(result.calibrated), "not fitted"],
+      ["z", result.z === null ? null : number(result.z, plain(result.z, 2)), "no reference"],
+    );
+  }
   if (result.disagreement !== null) entries.push(["disagreement", number(result.disagreement)]);
   place.append(terms(make("dl", "figures"), entries));
   if (result.truncated) {
@@ -189,8 +200,9 @@ function split(a, b, p) {
   bar.children[1].style.flexGrow = 1 - p;
   bar.setAttribute("role", "img");
   bar.setAttribute("aria-label", `${first} ${percent(p)}, ${second} ${percent(1 - p)}`);
+  const [winner, loser, won] = p < 0.5 ? [second, first, 1 - p] : [first, second, p];
   return [
-    make("p", "lead", `${first} is preferred to ${second} with probability `, strong(number(p, percent(p))), "."),
+    make("p", "lead", `${winner} is preferred to ${loser} with probability `, strong(number(won, percent(won))), "."),
     bar,
     make("p", "ends", make("span", "", `${first} ${percent(p)}`), make("span", "", `${second} ${percent(1 - p)}`)),
   ];
@@ -220,7 +232,8 @@ function matrix(scored, chance) {
 const strong = (child) => make("strong", "", child);
 
 function noteOn(fitted, temperature) {
-  const always = " Raw scores compare only within a prompt.";
+  const always = isEnsemble() ? " Scores compare only within a prompt." : " Raw scores compare only within a prompt.";
+  if (isEnsemble()) return `An ensemble has no temperature of its own, so this is the sigmoid of the score difference: which one is ahead can be read from it, how surely cannot.${always}`;
   if (fitted) return `Calibrated: the sigmoid of the score difference over T = ${plain(temperature)}, which was fitted on preferences.${always}`;
   const why = model.temperature === null ? "No temperature is fitted" : "The temperature was fitted on outcomes of single completions, not on preferences";
   return `${why}, so this is the sigmoid of the raw score difference (T = 1): which one is ahead can be read from it, how surely cannot.${always}`;

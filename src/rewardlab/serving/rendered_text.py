@@ -49,6 +49,12 @@ class RenderedText:
         self.tail = whole.rpartition(_SAID)[2] if _SAID in whole else ""
         self.end = _last_special(tokenizer, self.tail)
         self._before_end, _, self._after_end = self.tail.rpartition(self.end) if self.end else (self.tail, "", "")
+        # What stands in front of an answer, and what of it is white space where the answer is empty.
+        self._before_answer = whole.rpartition(_SAID)[0].rpartition(_ASKED)[2].rstrip()
+        self._before_empty = ""
+        with suppress(CheckpointError):  # some templates refuse an empty answer
+            empty = render(tokenizer, [asked, {**said, "content": ""}]).removesuffix(self.tail)
+            self._before_empty = empty[len(empty.rstrip()) :]
         # A template that trims contents would have trimmed the end of this one.
         self._trims = not render(tokenizer, [asked, {**said, "content": _SAID + "  "}]).endswith("  " + self.tail)
         self._pads = tuple(pads)
@@ -57,6 +63,7 @@ class RenderedText:
         with suppress(CheckpointError):  # some templates know no system turn
             system = {"role": "system", "content": _ASKED}
             lines.add(self._first_line(render(tokenizer, [system, {**asked, "content": "x"}, said])))
+        self._first_lines = () if "" in lines else tuple(sorted(lines))
         self.openings = tuple(sorted(line for line in lines if line and not line[0].isalnum()))
 
     def is_start(self, text: str) -> bool:
@@ -64,6 +71,18 @@ class RenderedText:
         bare = self._without_front(text)
         front = text[: len(text) - len(bare)]
         return bool(self.begin and self.begin in front) or bare.lstrip().startswith(self.openings)
+
+    def is_unlike(self, text: str) -> bool:
+        """Whether a text that is said to be rendered begins otherwise than the template does, as far as that is known.
+
+        Here words count as an opening too, and the begin token does not: other models have the same.
+        """
+        bare = self._without_front(text).lstrip()
+        return bool(self._first_lines) and not bare.startswith(self._first_lines)
+
+    def is_empty(self, text: str) -> bool:
+        """Whether a text is nothing but what may stand in front of a conversation and behind it."""
+        return not self._without_front(self.without_end(text)).strip()
 
     def as_own(self, text: str) -> str:
         """The text as the template would have written it, at both of its ends.
@@ -82,6 +101,8 @@ class RenderedText:
             text = bare.removesuffix(self._before_end.rstrip())
         elif self._trims:
             text = bare
+            if self._before_answer and bare.endswith(self._before_answer):
+                text += self._before_empty
         if self._separator is not None and self._separator in text:
             text = self._with_last_separator(text)
         return self.begin + text + tail

@@ -1,7 +1,7 @@
 """Runs the application until it is told to end: one process, one event loop, an orderly end.
 
 SIGTERM and SIGINT stop the listening; what was accepted is finished, and the exit status is 0. A second SIGINT ends at
-once. SIGHUP loads the model's folder again.
+once. SIGHUP loads the model's folder again, unless the server is ending.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import uvicorn
 from rewardlab.errors import RewardLabError
 from rewardlab.serving.backend import Backend
 from rewardlab.serving.failures import Overloaded
-from rewardlab.serving.faults import log_fault
+from rewardlab.serving.fault_log import log_fault
 from rewardlab.serving.guard import App
 from rewardlab.serving.http_protocol import LimitedProtocol
 from rewardlab.serving.items import ModelInfo
 from rewardlab.serving.settings import ServerSettings
+from rewardlab.serving.standard_streams import StandardError
 
 BACKLOG = 4096
 
@@ -45,6 +46,9 @@ class ServedBackend(Backend, Protocol):
             RewardLabError: It cannot be.
         """
 
+    def begin_to_end(self) -> None:
+        """The server was told to end: what has arrived is finished without waiting for more, what comes is refused."""
+
     def overload(self, in_progress: int) -> Overloaded | None:
         """Why a request would be refused as things are; None where it may try.
 
@@ -59,9 +63,7 @@ def configure_logging(level: str) -> None:
     Args:
         level: ``"info"`` (a line per request), ``"warning"`` or ``"error"``.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    _logger.handlers, _logger.propagate = [handler], False
+    _logger.handlers, _logger.propagate = [StandardError()], False
     _logger.setLevel(level.upper())
 
 
@@ -96,11 +98,16 @@ def run_server(
             timeout_graceful_shutdown=math.ceil(settings.drain_s),
         )
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(_Server(config), listener, backend, settings, on_ready))
+            runner.run(_serve(_Server(config, backend), listener, backend, on_ready))
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server without its signals: it would raise them again at its end, and the status would be a failure."""
+
+    def __init__(self, config: uvicorn.Config, backend: ServedBackend) -> None:
+        super().__init__(config)
+        self._backend = backend
+        self.was_told = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -108,11 +115,14 @@ class _Server(uvicorn.Server):
 
     def end(self) -> None:
         """Begin to end."""
-        self.should_exit = True
+        if not self.was_told:
+            _logger.info("stopping, %d requests in progress", len(self.server_state.tasks))
+            self._backend.begin_to_end()
+        self.was_told = self.should_exit = True
 
     def interrupt(self) -> None:
         """Begin to end; asked again, end now: the worker ends by itself when its socket closes."""
-        if self.should_exit:
+        if self.was_told:
             os._exit(130)
         self.end()
 
@@ -121,7 +131,6 @@ async def _serve(
     server: _Server,
     listener: socket.socket,
     backend: ServedBackend,
-    settings: ServerSettings,
     on_ready: Callable[[str, ModelInfo], None],
 ) -> None:
     failures: list[RewardLabError] = []
@@ -133,9 +142,9 @@ async def _serve(
             await backend.wait_ready()
             assert backend.model is not None
         except RewardLabError as error:
-            if not server.should_exit:  # a server that was told to end while it loads has not failed
+            if not server.was_told:  # a server that was told to end while it loads has not failed
                 failures.append(error)
-                server.end()
+                server.should_exit = True
         else:
             on_ready(_url(listener), backend.model)
 
@@ -148,6 +157,7 @@ async def _serve(
             await asyncio.gather(announcing, return_exceptions=True)
     if failures:
         raise failures[0]
+    _logger.info("stopped")
 
 
 @contextlib.contextmanager
@@ -160,6 +170,9 @@ def _signals(server: _Server, backend: Backend) -> Iterator[None]:
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
+        if server.should_exit:
+            _logger.warning("SIGHUP: the server is ending")
+            return
         if reloads:
             _logger.warning("SIGHUP: the model is being loaded already")
             return
@@ -182,8 +195,8 @@ def _signals(server: _Server, backend: Backend) -> Iterator[None]:
 async def _reload(backend: Backend) -> None:
     try:
         model = await backend.reload(None)
-    except RewardLabError:  # the backend has logged why
-        _logger.warning("SIGHUP: the old model serves on")
+    except RewardLabError as error:
+        _logger.warning("SIGHUP: %s", error.message)
     except Exception as error:
         log_fault(_logger, "SIGHUP: the old model serves on; loading the new one", error)
     else:
@@ -201,8 +214,12 @@ def _listen(host: str, port: int) -> socket.socket:
         family, *_, address = min(addresses, key=lambda found: found[0] != socket.AF_INET)
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno:
+            why = os.strerror(error.errno)  # what Python has added says the address once more
+        else:
+            why = getattr(error, "strerror", None) or str(error)
         raise RewardLabError(
-            f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}",
+            f"cannot listen on {host!r} port {port}: {why}",
             hint="choose another with --host and --port; port 0 takes a free one",
         ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,10 @@ from rewardlab.serving.failures import RequestFailure, RequestRefused, ScoringFa
 from rewardlab.serving.items import Answer, Ids, Item, ItemRefusal, ItemScore, ModelInfo, num_chars
 from rewardlab.serving.metrics import Metrics
 from rewardlab.serving.settings import ServerSettings
+
+logger = logging.getLogger("rewardlab.serving")
+
+_WARN_EVERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ class Service:
 
     def __init__(self, backend: Backend, settings: ServerSettings, metrics: Metrics) -> None:
         self.backend, self.settings, self.metrics = backend, settings, metrics
+        self._num_unlike, self._warned_of = (
+            0,
+            "",
+        )  # rendered texts in another template, and the model that they were for
 
     def model(self) -> ModelInfo:
         """The model in use.
@@ -65,6 +74,7 @@ class Service:
         self.model()
         answer = await self.backend.score(items)
         self.metrics.scored(answer)
+        self._warn_of_other_templates(answer)
         return answer
 
     async def scores(self, items: Sequence[Item]) -> Scores:
@@ -83,6 +93,22 @@ class Service:
             results.append(result)
         values = answer.model.scale.transform([result.score for result in results], self.settings.scale)
         return Scores(tuple(values), tuple(results), answer.model)
+
+    def _warn_of_other_templates(self, answer: Answer) -> None:
+        """Say once, and then every so often, that texts come in another model's chat template; never what they say."""
+        unlike = sum(isinstance(result, ItemScore) and result.unlike_template for result in answer.results)
+        if not unlike:
+            return
+        if self._warned_of != answer.model.fingerprint:
+            self._warned_of, self._num_unlike = answer.model.fingerprint, 0
+        before, self._num_unlike = self._num_unlike, self._num_unlike + unlike
+        if before == 0 or before // _WARN_EVERY < self._num_unlike // _WARN_EVERY:
+            logger.warning(
+                "%d rendered texts so far do not begin as the chat template of %s does, and their scores mean little: "
+                "render with its own tokenizer, or send messages",
+                self._num_unlike,
+                answer.model.name,
+            )
 
     def _require_within_limits(self, items: Sequence[Item]) -> None:
         if not items:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import math
 from dataclasses import dataclass
 
 from rewardlab.errors import ConfigError
 from rewardlab.types import Scale
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _POSITIVE = (
     "deadline_s",
@@ -96,7 +96,19 @@ class ServerSettings:
     @property
     def is_guarded(self) -> bool:
         """Whether strangers cannot reach it: it listens on loopback, or asks for a key."""
-        return self.api_key is not None or self.host in LOOPBACK
+        return self.api_key is not None or is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens there can be reached from its own machine alone.
+
+    Args:
+        host: A name or an address; of names only ``localhost`` is known to mean the machine itself.
+    """
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return host.lower().removesuffix(".") == "localhost"
 
 
 def checked_key(key: str | None) -> str | None:

@@ -17,10 +17,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from rewardlab.errors import RewardLabError
+from rewardlab.errors import ConfigError, RewardLabError
+from rewardlab.scoring.names import require_models
 from rewardlab.serving.backend import State
 from rewardlab.serving.failures import RequestRefused, Unavailable
-from rewardlab.serving.faults import log_fault
+from rewardlab.serving.fault_log import log_fault
 from rewardlab.serving.items import ModelInfo
 from rewardlab.serving.messages import Done, Sleep, WakeUp, WorkerSpec
 from rewardlab.serving.metrics import Metrics
@@ -97,7 +98,10 @@ class Supervisor:
         self._workers: set[ModelWorker] = set()  # every one whose process lives
         self._starting: asyncio.Task[None] | None = None  # the first load, or a restart
         self._first_load = asyncio.Event()
+        self._num_waiting = 0  # for the end of the first load
         self._lock = asyncio.Lock()
+        self._reloading: asyncio.Task[ModelInfo] | None = None
+        self._reload_is_awaited = False
         self._background: set[asyncio.Task[Any]] = set()
         self._is_ending = False
         self._is_stopped = False
@@ -138,7 +142,11 @@ class Supervisor:
         Raises:
             RewardLabError: It failed, or the server ended before.
         """
-        await self._first_load.wait()
+        self._num_waiting += 1
+        try:
+            await self._first_load.wait()
+        finally:
+            self._num_waiting -= 1
         if self.load_error is not None:
             raise self.load_error
 
@@ -148,7 +156,7 @@ class Supervisor:
         return Unavailable(self.reason or "no model is ready", retry_after=wait.get(self.state, 1.0))
 
     async def sleep(self, level: int) -> None:
-        """Free the accelerator, after the batches that are being computed.
+        """Free the accelerator, after the batches that are being computed; a reload nobody waits for is given up.
 
         Args:
             level: 1 keeps the worker with its weights in main memory, 2 ends it; there is no other.
@@ -156,7 +164,10 @@ class Supervisor:
         Raises:
             Unavailable: There is nothing that could sleep.
         """
-        await self._as_operation(lambda: self._sleep(level))
+        if self._reloading is not None and not self._reload_is_awaited:
+            logger.warning("the reload is given up: who asked for it has gone, and the model is to sleep")
+            self._reloading.cancel()
+        await self._until_done(self._begin(lambda: self._sleep(level)))
 
     async def wake_up(self) -> None:
         """Take the accelerator back; returns when the model is ready.
@@ -164,7 +175,7 @@ class Supervisor:
         Raises:
             Unavailable: It cannot, with the reason; it goes on sleeping.
         """
-        await self._as_operation(self._wake_up)
+        await self._until_done(self._begin(self._wake_up))
 
     async def reload(self, path: str | None) -> ModelInfo:
         """Load a model beside the one in use, and change to it.
@@ -173,10 +184,19 @@ class Supervisor:
             path: What to load; None for what is in use.
 
         Raises:
-            RequestRefused: It cannot be loaded; the old one serves on.
+            RequestRefused: It cannot be loaded, and the old one serves on; or one is being loaded.
             Unavailable: Not now.
         """
-        return await self._as_operation(lambda: self._reload(path))
+        if self._reloading is not None:
+            raise RequestRefused("a model is being loaded already", hint="ask again when it is", status=409)
+        self._reloading = self._begin(lambda: self._reload(path))
+        self._reloading.add_done_callback(self._reload_has_ended)
+        self._reload_is_awaited = True
+        try:
+            return await self._until_done(self._reloading)
+        except asyncio.CancelledError:
+            self._reload_is_awaited = False
+            raise
 
     def begin_to_end(self) -> None:
         """From now on it is draining; its worker serves on."""
@@ -205,13 +225,10 @@ class Supervisor:
             if isinstance(loaded, ModelWorker):
                 self._use(loaded)
             else:
-                self.load_error = loaded.error
-                self._fail("the model cannot be loaded", loaded.message)
+                self._fail_first(loaded.error)
         except Exception as error:
             log_fault(logger, "loading the model", error)
-            said = f"loading the model raised {type(error).__name__}"
-            self.load_error = RewardLabError(said, hint=_LOG_SAYS)
-            self._fail("the model cannot be loaded", said)
+            self._fail_first(RewardLabError(f"loading the model raised {type(error).__name__}", hint=_LOG_SAYS))
         finally:
             self._first_load.set()
 
@@ -220,7 +237,8 @@ class Supervisor:
             self._deaths += 1
             if self._deaths >= MOST_DEATHS:
                 why = f"{self._deaths} workers ended and none answered between; the last: {ended.message}"
-                self._fail("the model cannot be served any more", why)
+                logger.error("the model cannot be served any more: %s", why)
+                self._fail("the model cannot be served any more")
                 return
             delay = self._backoff_s[min(self._restarts, len(self._backoff_s) - 1)]
             self._restarts += 1
@@ -251,8 +269,14 @@ class Supervisor:
         self._metrics.model(worker.model)
         self._user.worker_is_ready()
 
-    def _fail(self, reason: str, why: str) -> None:
-        logger.error("%s: %s", reason, why)
+    def _fail_first(self, error: RewardLabError) -> None:
+        """Fail for good before there was a model; the log is told why only where nobody waits to tell it."""
+        self.load_error = error
+        if not self._num_waiting:
+            logger.error("the model cannot be loaded: %s", error.message)
+        self._fail("the model cannot be loaded")
+
+    def _fail(self, reason: str) -> None:
         self._state, self._reason = "failed", f"{reason}; {_LOG_SAYS}"
         self._user.nothing_is_served(self.unavailable())
 
@@ -283,12 +307,14 @@ class Supervisor:
 
     # Operations: one at a time, and each to its end, even when the client that asked for it has gone
 
-    async def _as_operation(self, operation: Callable[[], Awaitable[T]]) -> T:
+    def _begin(self, operation: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
         async def one_at_a_time() -> T:
             async with self._lock:
                 return await operation()
 
-        task = self._in_background(one_at_a_time())
+        return self._in_background(one_at_a_time())
+
+    async def _until_done(self, task: asyncio.Task[T]) -> T:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:  # who asked has gone: only the log is told how it ends
@@ -345,12 +371,13 @@ class Supervisor:
                 "the server sleeps, and loading a model would take the accelerator", hint="wake it up first", status=409
             )
         spec = replace(self.spec, path=self.spec.path if path is None else path, require_contract=True)
+        try:
+            require_models(spec.path, contract=True)
+        except RewardLabError as error:
+            raise self._not_taken(spec.path, error, 400 if isinstance(error, ConfigError) else 409) from error
         loaded = await self._load(spec)
         if isinstance(loaded, Ended):
-            serving = "the model in use serves on" if self._state == "ready" else self._reason
-            raise RequestRefused(
-                f"{spec.path} is not taken: {loaded.message}; {serving}", hint=loaded.hint, status=409, param="path"
-            )
+            raise self._not_taken(spec.path, loaded.error, 409)
         self._give_up_starting()
         old = self._worker
         self._deaths = self._restarts = 0
@@ -358,6 +385,14 @@ class Supervisor:
         if old is not None:
             self._in_background(self._retire(old)).add_done_callback(_log_error)
         return loaded.model
+
+    def _not_taken(self, path: str, why: RewardLabError, status: int) -> RequestRefused:
+        serving = "the model in use serves on" if self._state == "ready" else self._reason
+        message = f"{path!r} is not taken: {why.message}; {serving}"
+        return RequestRefused(message, hint=why.hint, status=status, param="path")
+
+    def _reload_has_ended(self, task: asyncio.Task[ModelInfo]) -> None:
+        self._reloading = None
 
     async def _retire(self, worker: ModelWorker) -> None:
         await worker.until_idle()

@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a body -> one sentence: which field, what was expected, what came.
+"""What pydantic found wrong with a body -> a sentence for each of three fields at most: what was expected, what came.
 
 A field that may have several forms is reported once per form by pydantic, with the forms' names in its path; here it is
 named once, by the form that came nearest. Of what came only short values are quoted.
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from rewardlab.serving.failures import RequestRefused
 
 _Path: TypeAlias = tuple[str | int, ...]
+_Found: TypeAlias = tuple[_Path, Mapping[str, Any]]
 
 _EXPECTED = {
     "string_type": "a string",
@@ -38,9 +39,11 @@ _BOUNDS = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
+    "enum": "{expected}",
 }
 _HINTS = {"extra_forbidden": "see /docs for the fields of this route"}
 _QUOTED = 40
+_TOLD = 3
 
 
 def refusal_of(errors: Sequence[Mapping[str, Any]], body: object) -> RequestRefused:
@@ -50,17 +53,31 @@ def refusal_of(errors: Sequence[Mapping[str, Any]], body: object) -> RequestRefu
         errors: As pydantic lists them, FastAPI's ``"body"``, ``"query"``, ... before each path.
         body: The body that was read.
     """
-    found = [(_field(error, body), error) for error in errors]
-    first = found[0][0]
-    about = [(path, error) for path, error in found if path[: len(first)] == first]
-    path, error = max(about, key=lambda item: len(item[0]))
-    same = [error for other, error in about if other == path]
-    others = {other for other, _ in found if other != path[: len(other)] and other[: len(first)] != first}
+    about: list[list[_Found]] = []  # of each field its errors: those above and below the first of them
+    for error in errors:
+        path = _field(error, body)
+        group = next((group for group in about if _is_within(path, group[0][0]) or _is_within(group[0][0], path)), None)
+        if group is None:
+            about.append([(path, error)])
+        else:
+            group.append((path, error))
+    told = [_sentence(group) for group in about[:_TOLD]]
+    message = "; ".join(sentence for _, sentence in told)
+    if len(about) > _TOLD:
+        message += f" (and {len(about) - _TOLD} more field{'s' if len(about) > _TOLD + 1 else ''})"
+    hints = [_HINTS[error["type"]] for group in about for _, error in group if error["type"] in _HINTS]
+    return RequestRefused(message, hint=hints[0] if hints else "", param=told[0][0] or None)
+
+
+def _is_within(path: _Path, other: _Path) -> bool:
+    return path[: len(other)] == other
+
+
+def _sentence(about: Sequence[_Found]) -> tuple[str, str]:
+    """The name of a field, and what is wrong with it: the error that lies deepest came nearest to what was meant."""
+    path = max((path for path, _ in about), key=len)
     name = ".".join(map(str, path))[:100]
-    message = f"{name}: {_wrong(same)}" if name else f"the body: {_wrong(same)}"
-    if others:
-        message += f" (and {len(others)} more field{'s' if len(others) > 1 else ''})"
-    return RequestRefused(message, hint=_HINTS.get(error["type"], ""), param=name or None)
+    return name, f"{name or 'the body'}: {_wrong([error for other, error in about if other == path])}"
 
 
 def _field(error: Mapping[str, Any], body: object) -> _Path:
@@ -73,7 +90,7 @@ def _field(error: Mapping[str, Any], body: object) -> _Path:
     path: list[str | int] = []
     value: Any = body
     for number, part in enumerate(parts):
-        if isinstance(part, int) if isinstance(value, list) else isinstance(value, dict) and part in value:
+        if part in range(len(value)) if isinstance(value, list) else isinstance(value, dict) and part in value:
             value = value[part]
         elif not (error["type"] == "missing" and number == len(parts) - 1):
             continue

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from rewardlab.errors import CheckpointError, ConfigError, RewardLabError
-from rewardlab.serving.faults import log_fault
+from rewardlab.serving.fault_log import log_fault
 from rewardlab.serving.messages import Alive, Batch, Done, Loaded, LoadFailed, Sleep, Stop, WakeUp, WorkerSpec
 
 if TYPE_CHECKING:

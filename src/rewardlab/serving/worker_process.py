@@ -19,7 +19,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, TypeAlias
 
-from rewardlab.serving.faults import log_fault
+from rewardlab.serving.fault_log import log_fault
 from rewardlab.serving.messages import WorkerSpec
 
 logger = logging.getLogger(__name__)

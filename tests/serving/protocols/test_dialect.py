@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from typing import ClassVar, get_args
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -19,7 +19,7 @@ from rewardlab.serving.failures import (
     status_of,
 )
 from rewardlab.serving.protocols import system
-from rewardlab.serving.protocols.dialect import Dialect, Json, OpenAIError, TEIError, errors
+from rewardlab.serving.protocols.dialect import Dialect, Json, OpenAIError, OpenModel, TEIError, errors
 
 
 def test_every_dialect_says_where_it_is_spoken_and_what_its_numbers_are() -> None:
@@ -74,6 +74,31 @@ def test_teis_routes_document_no_status_that_it_words_otherwise() -> None:
     """What is 400 elsewhere is 422 there, and 500 is 424."""
     assert not errors("tei").keys() & {400, 500}
     assert errors(more=(409,)).keys() - errors().keys() == {409}
+
+
+def test_an_unknown_field_is_ignored_and_named_once_without_its_value(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Body(OpenModel):
+        without_effect: ClassVar[frozenset[str]] = frozenset({"user"})
+
+        use_activation: bool | None = None
+
+    monkeypatch.setattr("rewardlab.serving.protocols.dialect._ignored", set())
+    for _ in range(2):
+        assert Body.model_validate({"use_actvation": "secret", "user": "ann", "x\n\x1b": 1}).use_activation is None
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "ignored the field 'use_actvation' of a request: there is none; did it mean use_activation?",
+        "ignored the field 'x\\n\\x1b' of a request: there is none",
+    ]
+    for number in range(300):
+        Body.model_validate({f"{number}-{'n' * 5000}": 1})
+    assert len(caplog.records) == 100
+    assert max(len(record.getMessage()) for record in caplog.records) < 150
+
+
+def test_only_the_errors_of_a_route_without_a_body() -> None:
+    assert errors(only=(400, 503)).keys() == {400, 503}
 
 
 def test_the_two_wordings_are_not_taken_for_each_other() -> None:

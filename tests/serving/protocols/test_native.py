@@ -177,6 +177,17 @@ def test_steps_are_refused_by_a_model_that_does_not_read_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("route", "body"), [("/v1/rewards", {"completions": ["a"]}), ("/v1/compare", {"a": "a", "b": "b"})]
+)
+def test_any_model_name_is_taken(route: str, body: dict[str, Any]) -> None:
+    with TestClient(create_app(FixedBackend(), ServerSettings())) as client:
+        answer = client.post(route, json={"model": "gpt", "prompt": "p", **body})
+        refused = client.post(route, json={"model": 7, "prompt": "p", **body})
+    assert (answer.status_code, answer.json()["model"]) == (200, "rm")
+    assert refused.json()["error"]["param"] == "model"
+
+
+@pytest.mark.parametrize(
     ("body", "param", "words"),
     [
         ({"completions": ["a"]}, "prompts", "got neither"),

@@ -64,22 +64,36 @@ def test_a_body_is_answered_in_the_dialect_of_its_keys(client):
     [
         (
             "/classify",
-            [{}, {"model": "m"}, {"input": "a", "text": "b"}, {"messages": MESSAGES, "input": "a"}, ["a"], "a"],
+            [{}, {"model": "m"}, ["a"], "a"],
             "an object with one of input or messages (vLLM), text or input_ids (SGLang)",
         ),
         ("/rerank", [{"query": "a"}, ["a"]], "an object with either documents (vLLM) or texts (TEI)"),
         (
             "/get_reward",
-            [{"prompt": "a"}, {"query": ["a"], "response": "b"}, {"query": None}, 3],
+            [{"prompt": "a"}, {"query": None}, 3],
             "an object with either query (OpenRLHF) or response (slime)",
         ),
     ],
 )
-def test_neither_or_both_keys_are_refused(client, route, bodies, expected):
+def test_bodies_without_a_key_are_refused(client, route, bodies, expected):
     for body in bodies:
         response = post(client, route, body)
         assert response.status_code == 400
         assert f"the body: expected {expected}, got" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "words"),
+    [
+        ("/classify", {"input": "a", "text": "b"}, "the body has input and text"),
+        ("/classify", {"messages": MESSAGES, "input": "a"}, "the body has input and messages"),
+        ("/get_reward", {"query": ["a"], "response": "b"}, "the body has query and response"),
+    ],
+)
+def test_bodies_with_several_keys_are_told_which(client, route, body, words):
+    response = post(client, route, body)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == f"{words}; give one of them, and not the others"
 
 
 def test_rerank_with_texts_is_refused_in_teis_words(client):

@@ -157,10 +157,37 @@ def test_reload_needs_no_body() -> None:
     assert backend.reloads == [None]
 
 
+@pytest.mark.parametrize("level", ["0", "3", "x"])
+def test_the_two_levels_of_sleep_are_named(level: str) -> None:
+    with application(FixedBackend()) as client:
+        message = client.post("/sleep", params={"level": level}).json()["error"]["message"]
+    assert message == f"level: expected 1 or 2, got '{level}' (str)"
+
+
+def test_what_no_body_is_read_for_documents_no_error_of_a_body() -> None:
+    """``/health`` never needs the key, and is the one route that says so; ``/ping`` does the same with it."""
+    with application(FixedBackend()) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths["/health"]["get"]["responses"]) == {"200", "400", "403", "431", "503"}
+    for path in ("/ping", "/v1/models", "/info", "/version", "/metrics", "/is_sleeping"):
+        assert set(paths[path]["get"]["responses"]) == {"200", "400", "401", "403", "431", "503"}
+    assert "never needs a key" in paths["/health"]["get"]["description"]
+    assert "never" not in paths["/ping"]["get"]["description"]
+
+
+def test_info_shows_what_an_ensemble_combines_and_a_rendered_conversation() -> None:
+    about = {"members": ("a", "b"), "how": "min", "members_scale": "calibrated", "rendered_example": "<u>Q</u><a>A</a>"}
+    with application(FixedBackend(**about)) as client:
+        model = client.get("/info").json()["model"]
+        schema = client.get("/openapi.json").json()["components"]["schemas"]["ModelDescription"]
+    assert {name: model[name] for name in about} == {**about, "members": ["a", "b"]}
+    assert set(schema["properties"]) == set(model)
+
+
 def test_reload_is_a_route_of_the_server_and_documents_that_a_checkpoint_may_not_be_taken() -> None:
     with application(FixedBackend()) as client:
         routes = {dialect["name"]: dialect["routes"] for dialect in client.get("/info").json()["dialects"]}
         operation = client.get("/openapi.json").json()["paths"]["/reload"]["post"]
     assert "POST /reload" not in routes["rewardlab"]
-    assert operation["tags"] == ["system"]
+    assert operation["tags"] == ["System"]
     assert "not taken" in operation["responses"]["409"]["description"]

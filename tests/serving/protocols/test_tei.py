@@ -9,6 +9,7 @@ from tests.serving.backends import InProcessBackend
 from tests.serving.fixed_backend import FixedBackend
 from tests.serving.protocols.conversations import ANSWERS, PROMPT, REQUESTS, answer, application, post, rendered
 
+from rewardlab.calibration.reference import reference_statistics
 from rewardlab.serving.failures import DeadlineExceeded, Overloaded, ScoringFailed
 from rewardlab.serving.items import ItemScore
 
@@ -79,6 +80,17 @@ def test_rerank_goes_by_the_scores_where_their_sigmoids_are_equal():
     ]
 
 
+@pytest.mark.parametrize("route", ["/predict", "/rerank"])
+def test_a_percentile_is_a_share_already(route):
+    """Of the reference scores 0, 1, ..., 100 half lie below 50, a quarter below 25; sigmoid(50) would be 1.0."""
+    reference = reference_statistics([float(score) for score in range(101)], "by hand")
+    backend = FixedBackend((ItemScore(50.0, 1), ItemScore(25.0, 1)), reference=reference)
+    body = {"inputs": [["a"], ["b"]]} if route == "/predict" else {"query": "q", "texts": ["a", "b"]}
+    with application(backend, scale="percentile") as client:
+        found = answer(client, route, body)
+    assert [(one[0] if route == "/predict" else one)["score"] for one in found] == pytest.approx([0.5, 0.25], abs=0.006)
+
+
 def test_too_many_inputs_are_refused_in_teis_words():
     with application(FixedBackend()) as client:
         many = [["a"]] * 1025
@@ -115,9 +127,9 @@ def test_truncation_never_takes_the_end(client, scorer):
         ("/predict", {"inputs": [["a"], [""]]}, "item 1: the text is empty"),
         ("/predict", {"inputs": [["a", ""], ["", ""]]}, "item 1: both texts are empty"),
         ("/rerank", {"query": "", "texts": ["b", ""]}, "item 1: both texts are empty"),
-        ("/predict", {"inputs": 1}, "inputs: expected a string, a pair of strings, or a list of lists"),
+        ("/predict", {"inputs": 1}, "inputs: expected a string, a pair of strings, or a batch such as"),
         ("/predict", {"inputs": []}, "inputs: expected at least 1 item"),
-        ("/predict", {"inputs": ["a", "b", "c"]}, "inputs: expected at most 2 items"),
+        ("/predict", {"inputs": ["a", "b", "c"]}, 'a batch such as [["a"], ["b"], ["c"]], got a list of 3 items'),
         ("/predict", {"inputs": ["a", ["b"]]}, "inputs.1: expected a string"),
         ("/predict", {"inputs": [["a"], ["a", "b", "c"]]}, "inputs.1: expected at most 2 items"),
         ("/predict", {"inputs": [["a"], []]}, "inputs.1: expected at least 1 item"),

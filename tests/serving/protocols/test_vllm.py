@@ -21,6 +21,7 @@ from tests.serving.protocols.conversations import (
     rendered,
 )
 
+from rewardlab.calibration.reference import reference_statistics
 from rewardlab.serving.items import Conversation, Ids, ItemScore, Rendered
 from rewardlab.serving.protocols.vllm import items_of
 
@@ -138,6 +139,33 @@ def test_the_sigmoid_is_where_vllms_would_be(activation, use_activation):
     assert [one["data"] for one in pooled] == [[pytest.approx(value)] for value in wanted]
     assert [one["score"] for one in scored] == pytest.approx(wanted)
     assert [one["relevance_score"] for one in ranked] == pytest.approx([wanted[0], wanted[2], wanted[1]])
+
+
+def test_a_foreign_models_percentile_is_a_share_already():
+    """Of the reference scores 0, 1, ..., 100 half lie below 50; the sigmoid of the percentile 50 is 1.0."""
+    reference = reference_statistics([float(score) for score in range(101)], "by hand")
+    backend = FixedBackend((ItemScore(50.0, 1),) * 2, activation="sigmoid", reference=reference)
+    with application(backend, scale="percentile") as client:
+        (share,) = answer(client, "/classify", {"input": "a"})["data"][0]["probs"]
+        (percentile,) = answer(client, "/classify", {"input": "a", "use_activation": False})["data"][0]["probs"]
+    assert percentile == pytest.approx(50.0, abs=0.6)
+    assert share == pytest.approx(percentile / 100)
+
+
+def test_bytes_of_many_items_are_refused_before_they_are_scored_for_their_header_would_be_too_long():
+    """Clients with aiohttp read headers of 8190 bytes; a request_id and steps as long as may be are within."""
+    backend = FixedBackend([ItemScore(0.5, 5, steps=(0.5,) * 4000)] * 50, kind="step")
+    body = {"encoding_format": "bytes", "request_id": "r" * 256}
+    with application(backend) as client:
+        refused = post(client, "/pooling", {**body, "input": ["a"] * 51})
+        assert backend.asked == []
+        header = post(client, "/pooling", {**body, "input": ["a"] * 50}).headers["metadata"]
+        assert len(json.loads(header)["data"]) == 50
+        assert len(header) < 8000
+        assert post(client, "/pooling", {"encoding_format": "bytes_only", "input": ["a"] * 51}).status_code == 200
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "encoding_format"
+    assert "bytes_only" in refused.json()["error"]["message"]
 
 
 def test_a_process_models_probability_is_never_squashed():

@@ -6,14 +6,18 @@ No scoring, no settings.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias, Union
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, TypeAlias, Union
 
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rewardlab.serving.failures import ErrorShape
+
+logger = logging.getLogger(__name__)
 
 LABEL = "LABEL_0"
 """What the one output is called where a label is asked for, as transformers calls a reward model's."""
@@ -61,6 +65,37 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+_MOST_NAMES = 100
+_LONGEST_NAME = 60
+_ignored: set[str] = set()  # names of fields that the log has told of already, in this process
+
+
+class OpenModel(BaseModel):
+    """A body whose unknown fields are ignored, as the servers of its dialect ignore them; the log names each once.
+
+    Attributes:
+        without_effect: Fields of the dialect that have no part in a score, and are passed over in silence.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tell_of_unknown_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or len(_ignored) == _MOST_NAMES:
+            return data
+        known = cls.model_fields.keys() | cls.without_effect
+        for name in {name[:_LONGEST_NAME] for name in data if name not in known} - _ignored:
+            if len(_ignored) < _MOST_NAMES:
+                _ignored.add(name)
+                meant = get_close_matches(name, cls.model_fields, 1)
+                hint = f"; did it mean {meant[0]}?" if meant else ""
+                logger.warning("ignored the field %s of a request: there is none%s", ascii(name), hint)
+        return data
+
+
 class OpenAIErrorDetail(StrictModel):
     """What went wrong."""
 
@@ -105,16 +140,19 @@ _STATUSES: dict[ErrorShape, tuple[int, ...]] = {
 _MODELS: dict[ErrorShape, Any] = {"openai": OpenAIError, "tei": TEIError}
 
 
-def errors(*shapes: ErrorShape, more: Sequence[int] = ()) -> dict[int | str, dict[str, Any]]:
+def errors(
+    *shapes: ErrorShape, more: Sequence[int] = (), only: Sequence[int] | None = None
+) -> dict[int | str, dict[str, Any]]:
     """The errors that a route documents, for its ``responses=``.
 
     Args:
         shapes: In which shapes it words them; by default ``"openai"`` alone.
         more: Statuses that this route alone answers, in any of its shapes.
+        only: The statuses of a route that neither reads a body nor scores.
     """
     models: dict[int, list[Any]] = {}
     for shape in shapes or ("openai",):
-        for status in (*_STATUSES[shape], *more):
+        for status in (*(_STATUSES[shape] if only is None else only), *more):
             models.setdefault(status, []).append(_MODELS[shape])
     return {
         status: {"model": Union[tuple(models[status])], "description": _MEANINGS[status]}  # noqa: UP007 - at run time

@@ -14,10 +14,10 @@ import uuid
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rewardlab.serving.items import Rendered
-from rewardlab.serving.protocols.dialect import Dialect, Json, ModelName, errors
+from rewardlab.serving.protocols.dialect import Dialect, Json, ModelName, OpenModel, errors
 from rewardlab.serving.service import Service
 
 DIALECT = Dialect(
@@ -28,10 +28,8 @@ DIALECT = Dialect(
 )
 
 
-class EvaluationRequest(BaseModel):
+class EvaluationRequest(OpenModel):
     """Whole conversations, rendered."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
 
     model: ModelName = None
     messages: list[str] = Field(description="Prompts with their answers, special tokens and all.")

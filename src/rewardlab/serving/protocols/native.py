@@ -20,7 +20,7 @@ from rewardlab.errors import ConfigError
 from rewardlab.metrics.probability import sigmoid
 from rewardlab.serving.failures import RequestRefused
 from rewardlab.serving.items import Answer, Conversation, ItemRefusal, ItemScore, ModelInfo, RefusalKind
-from rewardlab.serving.protocols.dialect import Dialect, Json, StrictModel, errors
+from rewardlab.serving.protocols.dialect import Dialect, Json, ModelName, StrictModel, errors
 from rewardlab.serving.service import Service, failure_of
 from rewardlab.types import as_text
 
@@ -62,6 +62,7 @@ class RewardsRequest(StrictModel):
         }
     )
 
+    model: ModelName = None
     prompts: list[Text] | None = Field(None, description="One per completion: text (one user turn), or messages.")
     prompt: Text | None = Field(None, description="In place of `prompts`: the one prompt of all completions.")
     completions: list[Text] = Field(description="Text, or messages.")
@@ -106,6 +107,7 @@ class CompareRequest(StrictModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "What is 2 + 2?", "a": "4", "b": "5"}]})
 
+    model: ModelName = None
     prompt: Text = Field(description="Text (one user turn), or messages.")
     a: Text = Field(description="A completion: text, or messages.")
     b: Text = Field(description="The other one.")
@@ -114,7 +116,10 @@ class CompareRequest(StrictModel):
 class ItemScores(StrictModel):
     """What the model says of one completion."""
 
-    raw: float = Field(description="The head's own number: only differences within a prompt mean something.")
+    raw: float = Field(
+        description="The head's own number: only differences within a prompt mean something. Of ensembles the "
+        "members' scores on their common scale, combined: /info says how."
+    )
     calibrated: float | None = Field(description="A logit: a difference of d wins with probability sigmoid(d).")
     z: float | None = Field(description="Standard deviations above the reference set's mean.")
     centered: float | None = Field(description="Raw, less the reference set's mean.")

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rewardlab.serving.items import Rendered
-from rewardlab.serving.protocols.dialect import Dialect, Json
+from rewardlab.serving.protocols.dialect import Dialect, Json, OpenModel
 from rewardlab.serving.service import Service
 
 DIALECT = Dialect(
@@ -27,10 +27,8 @@ DIALECT = Dialect(
 )
 
 
-class RewardRequest(BaseModel):
+class RewardRequest(OpenModel):
     """Whole conversations, rendered."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
 
     query: list[str] = Field(description="Prompts with their answers, special tokens and all.")
     prompts: list[str] | None = Field(None, description="Not read: each query begins with its own.")

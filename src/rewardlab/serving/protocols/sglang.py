@@ -11,12 +11,12 @@ References:
 from __future__ import annotations
 
 import uuid
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from rewardlab.serving.protocols.dialect import Dialect, Json, ModelName, errors
+from rewardlab.serving.protocols.dialect import Dialect, Json, ModelName, OpenModel, errors
 from rewardlab.serving.protocols.vllm import items_of, packed_as_base64, usage_of
 from rewardlab.serving.protocols.vllm_bodies import Input, Sequences, TokenUsage, refuse_unless_harmless
 from rewardlab.serving.service import Service
@@ -33,11 +33,11 @@ _HARMLESS: dict[str, tuple[Any, ...]] = dict.fromkeys(
 )
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
+class _Request(OpenModel):
+    without_effect: ClassVar[frozenset[str]] = frozenset({*_HARMLESS, "user", "priority", "sampling_params"})
 
     model: ModelName = None
-    rid: str | None = Field(None, max_length=256)
+    rid: str | None = Field(None, max_length=256, description="Comes back as the answer's id.")
 
     @model_validator(mode="before")
     @classmethod
@@ -49,13 +49,13 @@ class _Request(BaseModel):
 class RenderedRequest(_Request):
     """Rendered text, or several."""
 
-    text: str | list[str]
+    text: str | list[str] = Field(description="Rendered text, one or several.")
 
 
 class TokenIdsRequest(_Request):
     """Token ids, or several."""
 
-    input_ids: Sequences
+    input_ids: Sequences = Field(description="Token ids of one sequence, or of several; they are never cut.")
 
 
 class MetaInfo(BaseModel):
@@ -75,8 +75,8 @@ class ScoreEmbedding(BaseModel):
 class EmbeddingsRequest(_Request):
     """Rendered text, token ids, or several."""
 
-    input: Input
-    encoding_format: Literal["float", "base64"] = "float"
+    input: Input = Field(description="Rendered text or token ids, one or several.")
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64 is of little-endian float32.")
 
 
 class Embedding(BaseModel):

@@ -77,7 +77,7 @@ def router(service: Service) -> APIRouter:
         dependencies=[Depends(_word_errors_as_asked)],
     )
     async def rerank(body: AnyRerankRequest) -> Json:
-        """Completions of one prompt, the best first: vLLM's, or text-embeddings-inference's."""
+        """Completions of one prompt, the best first: vLLM's, as Cohere and Jina ask; or text-embeddings-inference's."""
         if isinstance(body, vllm_bodies.RerankRequest):
             return await vllm.answer_rerank(service, body)
         return await tei.answer_rerank(service, body)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rewardlab.serving.items import Continued
-from rewardlab.serving.protocols.dialect import Dialect, Json
+from rewardlab.serving.protocols.dialect import Dialect, Json, OpenModel
 from rewardlab.serving.protocols.vllm import message_of
 from rewardlab.serving.protocols.vllm_bodies import Turn
 from rewardlab.serving.service import Service
@@ -27,13 +27,11 @@ DIALECT = Dialect(
 )
 
 
-class SampleRequest(BaseModel):
+class SampleRequest(OpenModel):
     """A prompt and the response to it."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
-
     prompt: str | list[Turn] = Field(description="Rendered text, plain text (one user turn), or messages.")
-    response: str
+    response: str = Field(description="What was generated, with or without the end token.")
     label: Any = Field(None, description="Not read.")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -28,7 +29,7 @@ from rewardlab.serving.settings import ServerSettings
 from rewardlab.types import Kind, Scale
 
 DIALECT = Dialect(
-    "system",
+    "System",
     (
         "GET /health",
         "GET /ping",
@@ -44,6 +45,13 @@ DIALECT = Dialect(
     ),
     "About the server itself: no scores.",
 )
+
+
+class SleepLevel(IntEnum):
+    """How deep: 1 keeps the weights in main memory, 2 ends the worker."""
+
+    KEEPS_WEIGHTS = 1
+    ENDS_WORKER = 2
 
 
 class Health(StrictModel):
@@ -151,6 +159,8 @@ class ModelDescription(StrictModel):
     reads_rendered_text: bool
     members: list[str]
     how: str | None
+    members_scale: str | None
+    rendered_example: str | None
     reference: Reference | None
     temperature: float | None
     unit: Unit
@@ -178,6 +188,9 @@ class Info(StrictModel):
     limits: Limits
 
 
+_OF_NO_BODY = errors(only=(400, 401, 403, 431, 503))
+_WITHOUT_KEY = errors(only=(400, 403, 431, 503))
+
 _METRICS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Prometheus' text format.",
@@ -197,16 +210,20 @@ def router(service: Service, dialects: Sequence[Dialect]) -> APIRouter:
     backend, settings = service.backend, service.settings
     started = int(time.time())
 
+    @routes.get("/health", response_model=Health, responses=_WITHOUT_KEY)
     async def health() -> Json:
         """200 while scores can be given, or could be after /wake_up; the one route that never needs a key."""
         if backend.state not in ("ready", "sleeping"):
             raise Unavailable(f"the server is {backend.state}")
         return Json({"status": backend.state})
 
-    for add, path in ((routes.get, "/health"), (routes.get, "/ping"), (routes.post, "/ping")):
-        add(path, response_model=Health, responses=errors())(health)
+    @routes.get("/ping", response_model=Health, responses=_OF_NO_BODY)
+    @routes.post("/ping", response_model=Health, responses=errors())
+    async def ping() -> Json:
+        """As /health, but for the key, which a server that has one asks for here."""
+        return await health()
 
-    @routes.get("/v1/models", response_model=Models, responses=errors())
+    @routes.get("/v1/models", response_model=Models, responses=_OF_NO_BODY)
     async def models() -> Json:
         """The model, as OpenAI's list."""
         model = service.model()
@@ -220,26 +237,30 @@ def router(service: Service, dialects: Sequence[Dialect]) -> APIRouter:
         }
         return Json({"object": "list", "data": [card]})
 
-    @routes.get("/info", response_model=Info, responses=errors())
+    @routes.get("/info", response_model=Info, responses=_OF_NO_BODY)
     async def info() -> Json:
         """The model, the scale of each dialect's numbers, and the limits."""
         return Json({**_described(service.model(), settings, dialects), "state": backend.state})
 
-    @routes.get("/version", response_model=Version, responses=errors())
+    @routes.get("/version", response_model=Version, responses=_OF_NO_BODY)
     async def version() -> Json:
         """Which rewardlab."""
         return Json({"version": rewardlab.__version__})
 
-    @routes.get("/metrics", response_class=Response, responses={**errors(), **_METRICS})
+    @routes.get("/metrics", response_class=Response, responses={**_OF_NO_BODY, **_METRICS})
     async def metrics() -> Response:
         """What was counted, for Prometheus."""
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     @routes.post("/sleep", response_model=Sleeping, responses=errors())
-    async def sleep(level: Annotated[int, Query(ge=1, le=2)] = 1) -> Json:
-        """Free the accelerator: 1 keeps the weights in main memory, 2 ends the worker."""
+    async def sleep(
+        level: Annotated[
+            SleepLevel, Query(description="1 keeps the weights in main memory, 2 ends the worker.")
+        ] = SleepLevel.KEEPS_WEIGHTS,
+    ) -> Json:
+        """Free the accelerator."""
         require_guarded(service)
-        await backend.sleep(level)
+        await backend.sleep(int(level))
         return Json({"is_sleeping": backend.state == "sleeping"})
 
     @routes.post("/wake_up", response_model=Sleeping, responses=errors())
@@ -249,7 +270,7 @@ def router(service: Service, dialects: Sequence[Dialect]) -> APIRouter:
         await backend.wake_up()
         return Json({"is_sleeping": backend.state == "sleeping"})
 
-    @routes.get("/is_sleeping", response_model=Sleeping, responses=errors())
+    @routes.get("/is_sleeping", response_model=Sleeping, responses=_OF_NO_BODY)
     async def is_sleeping() -> Json:
         """Whether the accelerator is free."""
         return Json({"is_sleeping": backend.state == "sleeping"})

@@ -12,18 +12,20 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from rewardlab.serving.failures import RequestRefused
 from rewardlab.serving.items import Conversation, Item, Rendered
-from rewardlab.serving.protocols.dialect import LABEL, Dialect, Json, errors
-from rewardlab.serving.protocols.vllm import best_first, probabilities
+from rewardlab.serving.protocols.dialect import LABEL, Dialect, Json, OpenModel, errors
+from rewardlab.serving.protocols.vllm import best_first, shares
 from rewardlab.serving.service import Scores, Service
+from rewardlab.types import Scale
 
 DIALECT = Dialect(
     "text-embeddings-inference",
     ("POST /predict", "POST /rerank"),
-    "The sigmoid of the score on the server's --scale; with raw_scores the score itself.",
+    "The sigmoid of the score on the server's --scale, or of a percentile its hundredth; with raw_scores the score "
+    "itself.",
     "A single string must be rendered by this model's own chat template. Truncation is from the left alone: the end of "
     "a completion is never cut.",
 )
@@ -35,7 +37,9 @@ StringOrPair: TypeAlias = Annotated[list[str], Field(min_length=1, max_length=2)
 def _form(value: object) -> str | None:
     if not isinstance(value, list):
         return "string" if isinstance(value, str) else None
-    return "batch" if value and isinstance(value[0], list) else "sequence"
+    if value and isinstance(value[0], list):
+        return "batch"
+    return None if len(value) > 2 else "sequence"
 
 
 Inputs: TypeAlias = Annotated[
@@ -45,15 +49,13 @@ Inputs: TypeAlias = Annotated[
     Discriminator(
         _form,
         custom_error_type="which_input",
-        custom_error_message="a string, a pair of strings, or a list of lists of one or two strings",
+        custom_error_message='a string, a pair of strings, or a batch such as [["a"], ["b"], ["c"]]',
     ),
 ]
 """A string, a pair, or a batch of them; told by the first, so that an error is about the form that was meant."""
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
+class _Options(OpenModel):
     raw_scores: bool = Field(False, description="No sigmoid.")
     truncate: bool | None = Field(None, description="Whether a single string may be cut to the model's length.")
     truncation_direction: Literal["left", "Left", "right", "Right"] | None = Field(
@@ -90,9 +92,9 @@ class Prediction(BaseModel):
 class RankRequest(_Options):
     """A prompt and its completions."""
 
-    query: str
-    texts: list[str]
-    return_text: bool = False
+    query: str = Field(description="The prompt: text, one user turn.")
+    texts: list[str] = Field(description="Its completions.")
+    return_text: bool = Field(False, description="Whether each text comes back with its score.")
 
 
 class Rank(BaseModel):
@@ -119,11 +121,11 @@ def router(service: Service) -> APIRouter:
         is_batch = isinstance(body.inputs, list) and isinstance(body.inputs[0], list)
         sequences: Any = body.inputs if is_batch else [[body.inputs] if isinstance(body.inputs, str) else body.inputs]
         items: list[Item] = [
-            _pair(number, *sequence) if len(sequence) == 2 else Rendered(sequence[0], cut_to)
+            _pair("inputs", number, *sequence) if len(sequence) == 2 else Rendered(sequence[0], cut_to)
             for number, sequence in enumerate(sequences)
         ]
         scores = await service.scores(items)
-        answers = [[{"score": value, "label": LABEL}] for value in _values(scores, body)]
+        answers = [[{"score": value, "label": LABEL}] for value in _values(scores, body, service.settings.scale)]
         return Json(answers if is_batch else answers[0])
 
     return routes
@@ -132,8 +134,8 @@ def router(service: Service) -> APIRouter:
 async def answer_rerank(service: Service, body: RankRequest) -> Json:
     """``/rerank``: the best first."""
     body.require_left()
-    scores = await service.scores([_pair(number, body.query, text) for number, text in enumerate(body.texts)])
-    values = _values(scores, body)
+    scores = await service.scores([_pair("texts", number, body.query, text) for number, text in enumerate(body.texts)])
+    values = _values(scores, body, service.settings.scale)
     ranks: list[dict[str, Any]] = []
     for index in best_first(scores):
         text = {"text": body.texts[index]} if body.return_text else {}
@@ -141,12 +143,14 @@ async def answer_rerank(service: Service, body: RankRequest) -> Json:
     return Json(ranks)
 
 
-def _pair(number: int, prompt: str, completion: str) -> Conversation:
+def _pair(field: str, number: int, prompt: str, completion: str) -> Conversation:
     """A pair, one of which may be empty, as TEI takes it."""
     if not prompt and not completion:
-        raise RequestRefused(f"item {number}: both texts are empty", hint="send at least one", param=str(number))
+        raise RequestRefused(
+            f"item {number}: both texts are empty", hint="send at least one", param=f"{field}.{number}"
+        )
     return Conversation(prompt, completion)
 
 
-def _values(scores: Scores, body: _Options) -> list[float]:
-    return list(scores.values) if body.raw_scores else probabilities(scores)
+def _values(scores: Scores, body: _Options, scale: Scale) -> list[float]:
+    return list(scores.values) if body.raw_scores else shares(scores, scale)

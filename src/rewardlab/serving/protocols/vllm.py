@@ -47,7 +47,7 @@ from rewardlab.serving.protocols.vllm_bodies import (
     Turn,
 )
 from rewardlab.serving.service import Scores, Service
-from rewardlab.types import Message
+from rewardlab.types import Message, Scale
 
 DIALECT = Dialect(
     "vLLM",
@@ -61,12 +61,15 @@ DIALECT = Dialect(
         "POST /v2/rerank",
     ),
     "The score on the server's --scale, through a sigmoid only where vLLM would take one: of a model whose config does "
-    'not say problem_type="regression", unless use_activation is false. /pooling of a process model gives '
-    "[1 - P(correct), P(correct)] of each step.",
+    'not say problem_type="regression", unless use_activation is false; of a percentile its '
+    "hundredth, and no sigmoid. /pooling of a process model gives [1 - P(correct), P(correct)] of each step.",
     "Text sent to /classify and /pooling must be rendered by this model's own chat template. The begin token is there "
     "exactly once, whatever add_special_tokens says. Text over the model's length is refused unless "
     "truncate_prompt_tokens allows to cut it, from the left.",
 )
+
+_MOST_DESCRIBED = 50
+"""Items of one answer as bytes: each takes about 120 characters of a header, of which aiohttp reads 8190."""
 
 
 def router(service: Service) -> APIRouter:
@@ -94,7 +97,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/rerank", response_model=RerankAnswer, responses=errors())
     @routes.post("/v2/rerank", response_model=RerankAnswer, responses=errors())
     async def rerank(body: RerankRequest) -> Json:
-        """Documents, each a completion, to one query, the prompt; the best first."""
+        """Documents, each a completion, to one query, the prompt; the best first: as Cohere and Jina ask."""
         return await answer_rerank(service, body)
 
     return routes
@@ -103,7 +106,7 @@ def router(service: Service) -> APIRouter:
 async def answer_classify(service: Service, body: TextRequest | ChatRequest) -> Json:
     """``/classify``."""
     scores = await service.scores(_items(service, body))
-    values = _activated(scores, body.use_activation)
+    values = _activated(service, scores, body)
     data = [{"index": i, "label": LABEL, "probs": [value], "num_classes": 1} for i, value in enumerate(values)]
     return Json({**_head("classify", body, scores), "data": data})
 
@@ -112,8 +115,15 @@ async def answer_pooling(service: Service, body: PoolingTextRequest | PoolingCha
     """``/pooling``."""
     items = _items(service, body)
     of_steps = _reads_steps(service.model(), body)
+    if body.encoding_format == "bytes" and len(items) > _MOST_DESCRIBED:
+        raise RequestRefused(
+            f"{len(items)} items as bytes: the header that says where each lies would be too long for clients to read, "
+            f"and at most {_MOST_DESCRIBED} are taken",
+            hint='send encoding_format "base64" or "bytes_only", or fewer items',
+            param="encoding_format",
+        )
     scores = await service.scores(items)
-    rows: list[list[Any]] = [[value] for value in _activated(scores, body.use_activation)]
+    rows: list[list[Any]] = [[value] for value in _activated(service, scores, body)]
     if of_steps:
         rows = [[[1.0 - correct, correct] for correct in result.steps] for result in scores.results]
     head = _head("pooling", body, scores)
@@ -191,7 +201,7 @@ async def answer_score(service: Service, body: QueriesDocuments | QueriesItems |
         )
     prompts = prompts * len(completions) if len(prompts) == 1 else prompts
     scores = await _pair_scores(service, body, prompts, completions)
-    values = enumerate(_activated(scores, body.use_activation))
+    values = enumerate(_activated(service, scores, body))
     data = [{"index": i, "object": "score", "score": value} for i, value in values]
     return Json({**_head("score", body, scores), "data": data})
 
@@ -200,7 +210,7 @@ async def answer_rerank(service: Service, body: RerankRequest) -> Json:
     """``/rerank``."""
     texts = _texts(body.documents)
     scores = await _pair_scores(service, body, _texts(body.query) * len(texts), texts)
-    values = _activated(scores, body.use_activation)
+    values = _activated(service, scores, body)
     results: list[dict[str, Any]] = []
     for index in best_first(scores)[: body.top_n or None]:
         document = {} if body.return_documents is False else {"document": {"text": texts[index]}}
@@ -278,19 +288,22 @@ def _cut_to(body: Options, model: ModelInfo, *, may_be_shorter: bool) -> int | N
     return min(wanted, model.max_length)
 
 
-def _activated(scores: Scores, use_activation: bool | None) -> list[float]:
+def _activated(service: Service, scores: Scores, body: Options) -> list[float]:
     """What vLLM's activation makes of the scores; what a process or outcome model gives is a probability already."""
-    if scores.model.activation == "identity" or scores.model.kind != "sequence" or use_activation is False:
+    if scores.model.activation == "identity" or scores.model.kind != "sequence" or body.use_activation is False:
         return list(scores.values)
-    return probabilities(scores)
+    return shares(scores, service.settings.scale)
 
 
-def probabilities(scores: Scores) -> list[float]:
-    """The sigmoid of each score.
+def shares(scores: Scores, scale: Scale) -> list[float]:
+    """Each score as a number from 0 to 1: its sigmoid, or of a percentile, which is a share of 100 already, that.
 
     Args:
         scores: The scores.
+        scale: The scale that they are on.
     """
+    if scale == "percentile":
+        return [value / 100.0 for value in scores.values]
     values: list[float] = sigmoid(np.asarray(scores.values, dtype=np.float64)).tolist()
     return values
 

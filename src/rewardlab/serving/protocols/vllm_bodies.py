@@ -1,17 +1,17 @@
 """The bodies of vLLM's pooling routes, and what tells one kind of body from another.
 
-Unknown fields are ignored, as vLLM ignores them; known ones that would change the score, and that nothing here does,
-are refused. What is done with a body is :mod:`.vllm`'s.
+Unknown fields are ignored, as vLLM ignores them, and named in the log; known ones that would change the score, and that
+nothing here does, are refused. What is done with a body is :mod:`.vllm`'s.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from rewardlab.serving.failures import RequestRefused
-from rewardlab.serving.protocols.dialect import ModelName
+from rewardlab.serving.protocols.dialect import ModelName, OpenModel
 
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "normalize": (),
@@ -32,17 +32,19 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
 """Fields that would change the score, with the values, beside empty ones, that would not."""
 
 
-class Options(BaseModel):
+class Options(OpenModel):
     """Fields that every request may have."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    without_effect: ClassVar[frozenset[str]] = frozenset(
+        {*_HARMLESS, "add_special_tokens", "cache_salt", "priority", "user"}
+    )
 
     model: ModelName = None
     truncate_prompt_tokens: int | None = Field(
         None, ge=-1, description="Tokens to which text may be cut, from the left; -1: as many as the model takes."
     )
     use_activation: bool | None = Field(None, description="false: no sigmoid.")
-    request_id: str | None = Field(None, max_length=256)
+    request_id: str | None = Field(None, max_length=256, description="Comes back within the answer's id.")
 
     @model_validator(mode="before")
     @classmethod
@@ -117,13 +119,13 @@ class Turn(BaseModel):
 class TextRequest(Options):
     """Rendered text, token ids, or several."""
 
-    input: Input
+    input: Input = Field(description="Rendered text or token ids, one or several.")
 
 
 class ChatRequest(Options):
     """One conversation, rendered by the model's own chat template."""
 
-    messages: list[Turn] = Field(min_length=1)
+    messages: list[Turn] = Field(min_length=1, description="The whole conversation; its last turn is what is scored.")
 
 
 def told_by(*keys: str, expected: str) -> Discriminator:
@@ -134,11 +136,18 @@ def told_by(*keys: str, expected: str) -> Discriminator:
     Args:
         keys: Each tells a kind. A body with none, or with several, is refused.
         expected: What should have come, for the error.
+
+    Raises:
+        RequestRefused: When a body is read: it has several of the keys.
     """
 
     def kind(body: Any) -> str | None:
         found = [key for key in keys if isinstance(body, dict) and body.get(key) is not None]
-        return f"with {found[0]}" if len(found) == 1 else None
+        if len(found) > 1:
+            raise RequestRefused(
+                f"the body has {' and '.join(found)}", hint="give one of them, and not the others", param=found[1]
+            )
+        return f"with {found[0]}" if found else None
 
     return Discriminator(kind, custom_error_type="which_request", custom_error_message=expected)
 
@@ -181,9 +190,11 @@ class PoolingOptions(Options):
     task: Literal["classify", "token_classify"] | None = Field(
         None, description="By default token_classify, the steps, of a process model; classify of others."
     )
-    encoding_format: Literal["float", "base64", "bytes", "bytes_only"] = "float"
-    embed_dtype: Literal["float32"] = "float32"
-    endianness: Literal["native", "little"] = "native"
+    encoding_format: Literal["float", "base64", "bytes", "bytes_only"] = Field(
+        "float", description="All but float are of float32; bytes, for 50 items at most, describes them in a header."
+    )
+    embed_dtype: Literal["float32"] = Field("float32", description="Of base64 and bytes.")
+    endianness: Literal["native", "little"] = Field("native", description="Of base64 and bytes: little either way.")
 
 
 class PoolingTextRequest(PoolingOptions, TextRequest):
@@ -229,29 +240,29 @@ Documents: TypeAlias = Document | list[Document]
 class QueriesDocuments(Options):
     """Prompts and completions: as many, or one prompt for all."""
 
-    queries: Documents
-    documents: Documents
+    queries: Documents = Field(description="The prompt of all, or one per document.")
+    documents: Documents = Field(description="The completions.")
 
 
 class QueriesItems(Options):
     """Prompts and completions: as many, or one prompt for all."""
 
-    queries: Documents
-    items: Documents
+    queries: Documents = Field(description="The prompt of all, or one per item.")
+    items: Documents = Field(description="The completions.")
 
 
 class Texts(Options):
     """Prompts and completions: as many, or one prompt for all."""
 
-    text_1: Documents
-    text_2: Documents
+    text_1: Documents = Field(description="The prompt of all, or one per completion.")
+    text_2: Documents = Field(description="The completions.")
 
 
 class Data(Options):
     """Prompts and completions: as many, or one prompt for all."""
 
-    data_1: Documents
-    data_2: Documents
+    data_1: Documents = Field(description="The prompt of all, or one per completion.")
+    data_2: Documents = Field(description="The completions.")
 
 
 ScoreRequest: TypeAlias = Annotated[
@@ -283,8 +294,8 @@ class ScoreAnswer(_Head):
 class RerankRequest(Options):
     """A prompt and its completions."""
 
-    query: Document
-    documents: Documents
+    query: Document = Field(description="The prompt: one user turn.")
+    documents: Documents = Field(description="Its completions.")
     top_n: int | None = Field(None, ge=0, description="How many of the best; 0 or null: all.")
     return_documents: bool | None = Field(None, description="false leaves them out, as Cohere and Jina do.")
 
