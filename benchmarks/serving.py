@@ -286,7 +286,7 @@ def soak(bench: Bench, report: Callable[[str], None]) -> dict[str, Any]:
     """Memory and open files while the server works at 60% of its knee."""
     seconds, texts = 10.0 if bench.options.quick else 60.0, bench.short(4096)
     known = bench.options.results / "serving" / "knee.json"
-    rate = 0.6 * json.loads(known.read_text(encoding="utf-8"))["knee"] if known.exists() else 50.0
+    rate = 0.6 * json.loads(known.read_text(encoding="utf-8"))["found"]["knee"] if known.exists() else 50.0
     samples: list[dict[str, float]] = []
     ended = threading.Event()
     with serving(bench, "T1") as server:

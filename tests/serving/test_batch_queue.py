@@ -173,9 +173,32 @@ def test_what_nobody_waits_for_any_more_is_never_taken():
     assert not queue.is_waiting(late_too)
 
 
+@pytest.mark.parametrize("make", [Rendered, lambda text: Ids(tuple(map(ord, text)))], ids=["text", "ids"])
+def test_what_texts_have_in_common_beyond_their_key_counts_once(make):
+    """Four prompts of 1,000 characters, eight answers of 100 each: 4 x (1000 + 800), at one token a character."""
+    queue = BatchQueue(100)
+    queue.learn(10**9, 10**9)
+    answers = [f"{n}" * 100 for n in range(8)]
+    put(queue, *(job_of(make(f"{prompt}" * 1000 + answer)) for answer in answers for prompt in range(4)))
+    assert queue.tokens == pytest.approx(4 * 1800, rel=0.02)
+
+
+def test_prompts_that_fit_a_batch_are_not_divided_among_two():
+    """Each group is 1,800 tokens: of a budget of 5,000 the last 1,400 stay free rather than compute a prompt twice."""
+    queue = BatchQueue(100)
+    queue.learn(10**9, 10**9)
+    put(queue, *(job_of(Rendered(f"{prompt}" * 1000 + f"{n}" * 100)) for n in range(8) for prompt in range(4)))
+    sizes = []
+    while len(queue):
+        entries, tokens, relief = queue.next_batch(5000, now=0.0)
+        assert tokens == relief
+        sizes.append([sum(entry.item.text[0] == f"{prompt}" for entry in entries) for prompt in range(4)])
+    assert sizes == [[8, 8, 0, 0], [0, 0, 8, 8]]
+
+
 def test_a_job_begun_anew_forgets_what_it_had_and_goes_first():
     queue = BatchQueue(10)
-    job, other = put(queue, job_of(Ids((1,) * 70), Ids((2,) * 70)), job_of(Ids((2,) * 70)))
+    job, other = put(queue, job_of(Ids((1,) * 70), Ids((2,) * 70)), job_of(Ids((3,) * 70)))
     (sent,) = queue.next_batch(70, now=0.0)[0]
     job.begun_with = "old"
     queue.begin_anew(job)

@@ -79,7 +79,7 @@ def serve(
     ensemble_scale: EnsembleScale = None,
     max_wait_ms: Annotated[
         float, typer.Option(min=0, metavar="MS", help="How long the first item of a batch waits for others.")
-    ] = 5.0,
+    ] = 10.0,
     deadline: Annotated[
         float, typer.Option(min=0.001, metavar="S", help="How long a request may take before it is answered 503.")
     ] = 60.0,

@@ -88,7 +88,8 @@ class Entry:
     num_bytes: int
     _key: PrefixKey
     _shared: int  # estimated tokens of what it has in common with the others of its key
-    _own: int  # of the rest
+    _rest: int  # of all that follows
+    _own: int  # of what of it nothing else that waits under the key begins with too
     _before: int  # estimated tokens of the job's items before it, what is shared counted once
     _attempt: int = 0
     _number: int | None = None  # its place in the queue; None where it does not wait
@@ -140,6 +141,8 @@ class _Group:
     """What waits under one key."""
 
     shared: int
+    first: str | tuple[int, ...]  # what the first to come begins with, as far as it can be told; "" for conversations
+    own: int = 0
     entries: OrderedDict[int, Entry] = field(default_factory=OrderedDict)
 
 
@@ -257,8 +260,9 @@ class BatchQueue:
                 self.remove(head.job)
                 continue
             group = self._groups[head._key]
-            if taken and total + group.shared + head._own > budget:
-                break
+            whole = group.shared + group.own
+            if taken and total + (whole if whole <= budget else group.shared + head._own) > budget:
+                break  # a group that fits into a batch is not divided: its prompt would be computed twice
             if not by_age:
                 self._turn = max(self._turn, head._turn)
             total += group.shared
@@ -294,10 +298,16 @@ class BatchQueue:
             heapify(self._turns)
         heappush(self._turns, (turn, number))
         group = self._groups.get(entry._key)
+        text = _beginning(entry.item)
+        entry._own = entry._rest
         if group is None:
-            group = self._groups[entry._key] = _Group(entry._shared)
+            group = self._groups[entry._key] = _Group(entry._shared, text)
             self._tokens += group.shared
+        elif text and group.first:  # rendered texts and ids have more in common than their key
+            new = 1.0 - _common_length(text, group.first) / len(text)
+            entry._own = max(1, min(entry._rest, math.ceil(new * (entry._shared + entry._rest))))
         group.entries[number] = entry
+        group.own += entry._own
         self._tokens += entry._own
 
     def _next_in_turn(self) -> Entry:
@@ -312,6 +322,7 @@ class BatchQueue:
         del self._order[entry._number]
         group = self._groups[entry._key]
         del group.entries[entry._number]
+        group.own -= entry._own
         relief = entry._own
         if not group.entries:
             del self._groups[entry._key]
@@ -345,7 +356,7 @@ def _entries_of(job: Job, tokens_per_byte: float) -> list[Entry]:
                 key, shared, own = _rendered(item)
             num_bytes = shared + own
             shared, own = math.ceil(shared * tokens_per_byte), max(1, math.ceil(own * tokens_per_byte))
-        entries.append(Entry(job, index, num_bytes, key, shared, own, before))
+        entries.append(Entry(job, index, num_bytes, key, shared, own, own, before))
         before += own if key in keys else shared + own
         keys.add(key)
     return entries
@@ -357,6 +368,24 @@ def _rendered(item: Rendered | Continued) -> tuple[PrefixKey, int, int]:
     prefix = "".join(part[:PREFIX_CHARS] for part in parts)[:PREFIX_CHARS]
     shared = _num_bytes(prefix)
     return ("text", prefix), shared, sum(map(_num_bytes, parts)) - shared
+
+
+def _beginning(item: Item) -> str | tuple[int, ...]:
+    if isinstance(item, Ids):
+        return item.ids
+    return item.text if isinstance(item, Rendered) else ""
+
+
+def _common_length(first: Sequence[object], second: Sequence[object]) -> int:
+    """How many leading characters or ids two have in common, by bisection over slices: they compare at C speed."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _num_bytes(text: str) -> int:

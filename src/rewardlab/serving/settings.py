@@ -60,7 +60,7 @@ class ServerSettings:
     port: int = 8000
     api_key: str | None = None
     scale: Scale = "raw"
-    max_wait_ms: float = 5.0
+    max_wait_ms: float = 10.0
     deadline_s: float = 60.0
     queue_items: int = 4096
     max_items: int = 1024
