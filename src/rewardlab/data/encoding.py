@@ -288,8 +288,8 @@ class Encoder:
             shortest = len(ids)
             if turns:
                 bare = tokenize(self.tokenizer, bare_text)
-                head = _common_length(ids, bare)
-                tail = min(_common_length(ids[::-1], bare[::-1]), len(ids) - head, len(bare) - head)
+                head = common_length(ids, bare)
+                tail = min(common_length(ids[::-1], bare[::-1]), len(ids) - head, len(bare) - head)
                 cut = len(ids) - self.max_length
                 if cut <= len(ids) - head - tail:
                     return ids[:head] + ids[head + cut :]
@@ -320,11 +320,17 @@ def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
     shortest = min(len(sequence) for sequence in sequences)
     # The lexicographic extremes differ first where any two sequences do.
     low, high = min(map(tuple, sequences)), max(map(tuple, sequences))
-    return min(_common_length(low, high), shortest - 1)
+    return min(common_length(low, high), shortest - 1)
 
 
-def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many leading ids two sequences of one type share, by bisection over slices: they compare at C speed."""
+def common_length(first: Sequence[object], second: Sequence[object]) -> int:
+    """How many leading ids, or characters, two sequences of one type share; they are compared at C speed.
+
+    Args:
+        first: One.
+        second: The other, of the same type.
+    """
+    # Bisection over slices.
     low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
@@ -349,7 +355,7 @@ def _require_unicode(group: PromptGroup, texts: Sequence[str]) -> None:
 
 def _num_completion_ids(ids: Sequence[int], bare: Sequence[Sequence[int]]) -> int:
     """How many of a sequence's ids are the completion's: at least one, the end token."""
-    return max(1, len(ids) - max((_common_length(ids, other) for other in bare), default=0))
+    return max(1, len(ids) - max((common_length(ids, other) for other in bare), default=0))
 
 
 def _with_content(completion: Text, content: str) -> Text:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, TypeAlias
 
+from rewardlab.data.encoding import common_length
 from rewardlab.serving.items import Continued, Conversation, Ids, Item, Rendered, Result
 from rewardlab.types import text_key, text_of
 
@@ -304,7 +305,7 @@ class BatchQueue:
             group = self._groups[entry._key] = _Group(entry._shared, text)
             self._tokens += group.shared
         elif text and group.first:  # rendered texts and ids have more in common than their key
-            new = 1.0 - _common_length(text, group.first) / len(text)
+            new = 1.0 - common_length(text, group.first) / len(text)
             entry._own = max(1, min(entry._rest, math.ceil(new * (entry._shared + entry._rest))))
         group.entries[number] = entry
         group.own += entry._own
@@ -374,18 +375,6 @@ def _beginning(item: Item) -> str | tuple[int, ...]:
     if isinstance(item, Ids):
         return item.ids
     return item.text if isinstance(item, Rendered) else ""
-
-
-def _common_length(first: Sequence[object], second: Sequence[object]) -> int:
-    """How many leading characters or ids two have in common, by bisection over slices: they compare at C speed."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _num_bytes(text: str) -> int:
