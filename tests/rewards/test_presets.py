@@ -20,7 +20,7 @@ def clip(values, limit=10.0):
 
 def trl(scores, seen):
     seen += scores
-    return clip([(s - statistics.fmean(seen)) / (statistics.stdev(seen) + EPS) for s in scores])
+    return clip([(s - statistics.mean(seen)) / (statistics.stdev(seen) + EPS) for s in scores])
 
 
 def trl_scaling(scores, seen):
@@ -46,7 +46,7 @@ def per_prompt(scores, formula):
 
 
 def z(group, eps):
-    return [(s - statistics.fmean(group)) / (statistics.stdev(group) + eps) for s in group]
+    return [(s - statistics.mean(group)) / (statistics.stdev(group) + eps) for s in group]
 
 
 def openrlhf(scores, seen):
@@ -58,7 +58,7 @@ def grpo(scores, seen):
 
 
 def dr_grpo(scores, seen):
-    return per_prompt(scores, lambda group: [s - statistics.fmean(group) for s in group])
+    return per_prompt(scores, lambda group: [s - statistics.mean(group) for s in group])
 
 
 def rloo(scores, seen):
