@@ -78,6 +78,10 @@ def next_commands(folder: Path) -> list[tuple[str, str]]:
             "score any file of completions, pairs or groups",
         ),
         (
+            f"rewardlab serve {model}",
+            "try it in a browser, and give RL frameworks its address",
+        ),
+        (
             "rewardlab train --model BASE --data PAIRS.jsonl --eval-fraction 0.1 --output my-rm",
             "train on your own pairs",
         ),
