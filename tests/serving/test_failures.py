@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from rewardlab.serving.failures import (
@@ -11,6 +13,7 @@ from rewardlab.serving.failures import (
     RequestRefused,
     ScoringFailed,
     Unavailable,
+    answer_of,
     error_body,
     headers_of,
     shape_of,
@@ -64,3 +67,10 @@ def test_only_what_may_be_asked_again_says_when(seconds: float | None, header: s
 def test_shapes_of_routes() -> None:
     assert shape_of("/predict") == "tei"
     assert {shape_of(path) for path in ("/v1/rewards", "/rerank", "/", "/predict/", "/nothing")} == {"openai"}
+
+
+def test_a_failure_over_the_wire_is_its_status_its_headers_and_its_body():
+    status, headers, body = answer_of("tei", Overloaded("full", retry_after=2.5))
+    assert status == 429
+    assert headers == {"Content-Type": "application/json", "Content-Length": str(len(body)), "Retry-After": "3"}
+    assert json.loads(body) == error_body("tei", Overloaded("full"))

@@ -11,6 +11,7 @@ A failure is never a number, and never 200. 503 carries ``Retry-After``, for ver
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Literal
 
@@ -114,6 +115,21 @@ def headers_of(failure: RequestFailure) -> dict[str, str]:
     if not isinstance(failure, Unavailable):
         return {}
     return {"Retry-After": str(max(1, math.ceil(failure.retry_after or 1.0)))}
+
+
+def answer_of(shape: ErrorShape, failure: RequestFailure) -> tuple[int, dict[str, str], bytes]:
+    """A failure as it goes over the wire, for those that answer without the application.
+
+    Args:
+        shape: The dialect's.
+        failure: The failure.
+
+    Returns:
+        Status, headers and body.
+    """
+    body = json.dumps(error_body(shape, failure)).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers_of(failure)}
+    return status_of(shape, failure), headers, body
 
 
 def shape_of(path: str) -> ErrorShape:

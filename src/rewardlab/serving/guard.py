@@ -11,7 +11,6 @@ import base64
 import binascii
 import contextlib
 import hmac
-import json
 import logging
 import re
 import secrets
@@ -25,10 +24,8 @@ from rewardlab.serving.failures import (
     RequestFailure,
     RequestRefused,
     Unavailable,
-    error_body,
-    headers_of,
+    answer_of,
     shape_of,
-    status_of,
 )
 from rewardlab.serving.fault_log import log_fault
 from rewardlab.serving.metrics import Metrics
@@ -229,8 +226,7 @@ class _Answer:
         if self.started:
             return
         self.record.failure = failure_in_short(failure)
-        body = json.dumps(error_body(self._shape, failure)).encode()
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers_of(failure)}
+        status, headers, body = answer_of(self._shape, failure)
         if isinstance(failure, _Unauthorized):
             headers["WWW-Authenticate"] = failure.challenge
         if self.body_is_coming:
@@ -238,7 +234,7 @@ class _Answer:
         await self.send(
             {
                 "type": "http.response.start",
-                "status": status_of(self._shape, failure),
+                "status": status,
                 "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
             }
         )

@@ -8,7 +8,6 @@ unread: an application would need more time to refuse one than a worker to score
 from __future__ import annotations
 
 import asyncio
-import json
 from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import Any, cast
@@ -23,10 +22,8 @@ from rewardlab.serving.failures import (
     RequestFailure,
     RequestRefused,
     Unavailable,
-    error_body,
-    headers_of,
+    answer_of,
     shape_of,
-    status_of,
 )
 from rewardlab.serving.guard import ANSWER_HEADERS, has_key
 from rewardlab.serving.settings import ServerSettings
@@ -261,15 +258,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def _answer_of(self, failure: RequestFailure) -> bytes:
         """A whole answer, after which the connection closes."""
         shape = shape_of(self._path().decode("latin-1") if self.scope else "")
-        body = json.dumps(error_body(shape, failure)).encode()
-        headers = {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-            **headers_of(failure),
-        }
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return STATUS_LINE[status_of(shape, failure)] + head.encode() + _HEADERS + b"\r\n" + body
+        status, headers, body = answer_of(shape, failure)
+        head = "".join(f"{name}: {value}\r\n" for name, value in {**headers, "Connection": "close"}.items())
+        return STATUS_LINE[status] + head.encode() + _HEADERS + b"\r\n" + body
 
 
 class _WithoutUpgrades:

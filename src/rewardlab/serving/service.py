@@ -48,10 +48,8 @@ class Service:
 
     def __init__(self, backend: Backend, settings: ServerSettings, metrics: Metrics) -> None:
         self.backend, self.settings, self.metrics = backend, settings, metrics
-        self._num_unlike, self._warned_of = (
-            0,
-            "",
-        )  # rendered texts in another template, and the model that they were for
+        self._num_unlike = 0  # rendered texts in another template
+        self._warned_of = ""  # the model that they were for
 
     def model(self) -> ModelInfo:
         """The model in use.
