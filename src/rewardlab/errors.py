@@ -8,6 +8,7 @@ The command line prints ``error: <message>`` and ``hint: <hint>`` and turns the 
     ├── MissingDependencyError  an optional package is needed for what was asked
     ├── DataError               a file or row that cannot be read as what it should be
     │   └── CompletionTooLongError   prompt can be cut, a completion cannot: it does not fit the maximum length
+    ├── JudgeEndpointError      a judge's endpoint that can answer nothing: key refused, model not there
     └── CheckpointError         a model directory that cannot be trusted to give scores
         └── ContractError       the contract is broken: its probes do not give the stored scores, or it does not parse
 """
@@ -59,6 +60,10 @@ class LoneSurrogateError(DataError):
 
 class StepBoundaryError(DataError):
     """A solution whose steps cannot be told apart in its token ids."""
+
+
+class JudgeEndpointError(RewardLabError):
+    """An endpoint that can answer no question: the key is refused, the model or the route is not there."""
 
 
 class CheckpointError(RewardLabError):

@@ -249,6 +249,7 @@ class PromptGroup:
         attributes: Ratings of each completion by attribute (``{"helpfulness": 3.0, ...}``).
         labels: Outcome of each completion: the probability that it is correct (1 or 0 where it was checked), or None.
         steps: The steps of each completion; an empty tuple where one has none.
+        systems: What wrote each completion (a model's name); None where the row does not say of one.
     """
 
     prompt: Text
@@ -262,6 +263,7 @@ class PromptGroup:
     attributes: tuple[Mapping[str, float], ...] = ()
     labels: tuple[float | None, ...] = ()
     steps: tuple[tuple[Step, ...], ...] = ()
+    systems: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         """Accept lists where tuples are stored, so that groups can be written by hand."""
@@ -269,7 +271,7 @@ class PromptGroup:
             raise ValueError(f"completions must be a list of at least one, got {self.completions!r}")
         object.__setattr__(self, "prompt", as_text(self.prompt))
         object.__setattr__(self, "completions", tuple(as_text(c) for c in self.completions))
-        for name in ("ratings", "attributes", "labels", "steps"):
+        for name in ("ratings", "attributes", "labels", "steps", "systems"):
             known = tuple(getattr(self, name))
             if known and len(known) != len(self.completions):
                 raise ValueError(f"{len(self.completions)} completions but {len(known)} {name}")

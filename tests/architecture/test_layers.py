@@ -32,6 +32,8 @@ LAYERS = {
     "adapters": 5,
     "studies": 6,
     "serving": 6,
+    "monitoring": 6,
+    "judge": 6,
     "cli": 8,
 }
 """Room to layer. scoring and training share one, so neither imports the other; nothing imports cli, the top one."""
@@ -49,6 +51,7 @@ FOREIGN = {
 
 ONLY_IN = {
     "trl": {"adapters", "studies"},
+    "openai": {"judge"},
     **{name: {"serving"} for name in ("fastapi", "starlette", "uvicorn", "prometheus_client", "httpx2", "pydantic")},
 }
 """Optional libraries to the only rooms that may know them."""

@@ -28,7 +28,7 @@ def group_of(record: Mapping[str, Any]) -> PromptGroup:
     try:
         rest = {
             name: record[name]
-            for name in ("id", "subset", "source", "ratings", "attributes", "labels")
+            for name in ("id", "subset", "source", "ratings", "attributes", "labels", "systems")
             if name in record
         }
         return PromptGroup(

@@ -1,0 +1,89 @@
+"""When the monitor raises an alarm: what a thresholds file may say, with the defaults and what each guards against."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rewardlab.config import build
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """The limits of every watch.
+
+    Attributes:
+        false_alarm_rate: Most runs of ``horizon`` quiet fresh windows in which any of the sequential watches (accuracy,
+            calibration, gap) raises an alarm. Each has its equal share of it.
+        horizon: Windows for which that rate is stated; on average ``horizon / false_alarm_rate`` quiet windows lie
+            between two false alarms, however long one looks.
+        accuracy_drops: Drops of accuracy that are bet on; others are found too, most quickly those near one of these.
+        fewest_pairs: Comparisons below which a fresh window is reported and not tested.
+        new_version_p: P-value below which a new version is called worse than the one before on the canary.
+        tolerated_accuracy: Loss of accuracy that a replacement may have, as ``rewardlab compare`` has it.
+        tolerated_ece: Rise of the calibration error that it may have.
+        canary_tolerance: Largest difference of a canary score from the same model's earlier one, raw; None takes the
+            contract's tolerance for the dtype, and 1e-5 where there is no contract.
+        psi_warning: Population stability index at which a live distribution is worth a look.
+        psi_alarm: Population stability index at which it is an alarm.
+        ks_p: P-value of the Kolmogorov-Smirnov test below which a difference counts as one at all. A large sample makes
+            every difference significant, so it raises no alarm by itself.
+        js_alarm: Jensen-Shannon distance (base 2, from 0 to 1) at which it is an alarm.
+        fewest_scores: Scores below which a live window is left to grow.
+        gap_steps: Rises of the mean gap between proxy and ensemble that are bet on, in standard deviations of the gap.
+    """
+
+    false_alarm_rate: float = 0.05
+    horizon: int = 200
+    accuracy_drops: tuple[float, ...] = (0.02, 0.05, 0.1)
+    fewest_pairs: int = 30
+    new_version_p: float = 0.05
+    tolerated_accuracy: float = 0.01
+    tolerated_ece: float = 0.02
+    canary_tolerance: float | None = None
+    psi_warning: float = 0.1
+    psi_alarm: float = 0.25
+    ks_p: float = 0.001
+    js_alarm: float = 0.2
+    fewest_scores: int = 200
+    gap_steps: tuple[float, ...] = field(default=(0.1, 0.25, 0.5))
+
+    def __post_init__(self) -> None:
+        """Refuse limits that would never or always raise an alarm.
+
+        Raises:
+            ValueError: A limit is out of its range.
+        """
+        for name in ("false_alarm_rate", "new_version_p", "ks_p"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must be above 0 and below 1, got {getattr(self, name)}")
+        for name in ("horizon", "fewest_pairs", "fewest_scores"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("tolerated_accuracy", "tolerated_ece", "psi_warning", "psi_alarm", "js_alarm"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a number of at least 0, got {value}")
+        for name in ("accuracy_drops", "gap_steps"):
+            sizes = getattr(self, name)
+            if not sizes or not all(math.isfinite(size) and size > 0 for size in sizes):
+                raise ValueError(f"{name} must be one or more numbers above 0, got {list(sizes)}")
+        if self.psi_warning > self.psi_alarm:
+            raise ValueError(f"psi_warning {self.psi_warning} is above psi_alarm {self.psi_alarm}")
+        if self.canary_tolerance is not None and not (
+            math.isfinite(self.canary_tolerance) and self.canary_tolerance >= 0
+        ):
+            raise ValueError(f"canary_tolerance must be a number of at least 0, got {self.canary_tolerance}")
+
+
+def load_thresholds(path: Path | None) -> Thresholds:
+    """The defaults, with what a YAML file says otherwise.
+
+    Args:
+        path: The file; None takes the defaults.
+
+    Raises:
+        ConfigError: It cannot be read, a key is unknown, or a value cannot be.
+    """
+    return build(Thresholds, recipe=path)
