@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from rewardlab.serving.distributions import Distributions
 from rewardlab.serving.items import Answer, ItemRefusal, ModelInfo
 from rewardlab.serving.messages import Work
 
@@ -17,13 +18,20 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 FILLS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+DISAGREEMENTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10)
 SCORES = (-20, -15, -10, -7, -5, -4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4, 5, 7, 10, 15, 20)
 
 
 class Metrics:
-    """The counters of one application."""
+    """The counters of one application.
+
+    Attributes:
+        distributions: Scores, lengths and disagreements in bins fine enough to find drift.
+    """
 
     def __init__(self) -> None:
+        self.distributions = Distributions()
         self._registry = own = CollectorRegistry()
         self._requests = Counter("rewardlab_requests", "Requests answered.", ["route", "status"], registry=own)
         self._shed = Counter(
@@ -58,6 +66,13 @@ class Metrics:
             "rewardlab_batch_seconds", "A batch in the worker, from ids to scores.", buckets=SECONDS, registry=own
         )
         self._scores = Histogram("rewardlab_scores", "Raw scores.", buckets=SCORES, registry=own)
+        self._tokens = Histogram("rewardlab_item_tokens", "Tokens of a sequence.", buckets=TOKENS, registry=own)
+        self._disagreements = Histogram(
+            "rewardlab_disagreement",
+            "Standard deviation of an ensemble's members' scores.",
+            buckets=DISAGREEMENTS,
+            registry=own,
+        )
         self._restarts = Counter(
             "rewardlab_worker_restarts", "Workers started again, and why.", ["reason"], registry=own
         )
@@ -89,12 +104,16 @@ class Metrics:
         Args:
             answer: Their results.
         """
+        self.distributions.scored(answer)
         for result in answer.results:
             if isinstance(result, ItemRefusal):
                 self._items.labels(result.kind).inc()
             else:
                 self._items.labels("scored").inc()
                 self._scores.observe(result.score)
+                self._tokens.observe(result.num_tokens)
+                if result.disagreement is not None:
+                    self._disagreements.observe(result.disagreement)
                 self._unlike.inc(result.unlike_template)
 
     def batch(self, num_items: int, fill: float, work: Work) -> None:
@@ -131,6 +150,7 @@ class Metrics:
         Args:
             info: The model.
         """
+        self.distributions.model(info)
         self._model.clear()
         self._model.labels(
             info.name,

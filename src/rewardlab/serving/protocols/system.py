@@ -38,6 +38,7 @@ DIALECT = Dialect(
         "GET /info",
         "GET /version",
         "GET /metrics",
+        "GET /v1/distributions",
         "POST /sleep",
         "POST /wake_up",
         "GET /is_sleeping",
@@ -188,6 +189,26 @@ class Info(StrictModel):
     limits: Limits
 
 
+class Counted(StrictModel):
+    """How many values lay in each bin: up to and with the first edge, between each two, above the last."""
+
+    edges: list[float]
+    counts: list[int]
+    total: float
+    squares: float
+
+
+class DistributionsBody(StrictModel):
+    """What was scored since ``since``; counts only grow while ``id`` stays."""
+
+    id: str
+    since: str
+    fingerprint: str | None
+    scores: Counted
+    tokens: Counted
+    disagreement: Counted
+
+
 _OF_NO_BODY = errors(only=(400, 401, 403, 431, 503))
 _WITHOUT_KEY = errors(only=(400, 403, 431, 503))
 
@@ -251,6 +272,11 @@ def router(service: Service, dialects: Sequence[Dialect]) -> APIRouter:
     async def metrics() -> Response:
         """What was counted, for Prometheus."""
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    @routes.get("/v1/distributions", response_model=DistributionsBody, responses=_OF_NO_BODY)
+    async def distributions() -> Json:
+        """How scores, lengths and disagreements are distributed, for `rewardlab monitor --live`."""
+        return Json(service.metrics.distributions.to_dict())
 
     @routes.post("/sleep", response_model=Sleeping, responses=errors())
     async def sleep(
