@@ -11,7 +11,7 @@ import scipy.stats
 
 from rewardlab.errors import DataError
 from rewardlab.metrics import compare, evaluate_scores
-from rewardlab.metrics.comparison import mcnemar_p
+from rewardlab.metrics.comparison import compare_margins, mcnemar_p
 from rewardlab.types import Pair, PromptGroup
 
 
@@ -36,6 +36,14 @@ def test_mcnemar_by_hand_and_by_scipy() -> None:
         assert mcnemar_p(first, second) == mcnemar_p(second, first)
     assert mcnemar_p(0, 0) == 1.0
     assert mcnemar_p(30, 12) == scipy.stats.binomtest(30, 42).pvalue
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 5), (0, 4), (12, 30), (400, 480)])
+def test_mcnemar_equals_statsmodels(first: int, second: int) -> None:
+    """The pairs that both have right, or neither, do not enter."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    assert mcnemar_p(first, second) == pytest.approx(mcnemar([[70, first], [second, 9]], exact=True).pvalue, rel=1e-9)
 
 
 def test_by_hand() -> None:
@@ -126,3 +134,49 @@ def test_evaluations_that_resample_otherwise_are_refused(other) -> None:
     with pytest.raises(DataError, match="do not resample alike") as caught:
         compare(evaluated(np.ones(4)), evaluated(np.ones(4), **other))
     assert "same resamples, seed and confidence" in caught.value.hint
+
+
+def test_margins_alone_give_what_two_evaluations_give() -> None:
+    """The same pairs, prompts and resamples: every difference, with its interval, is `compare`'s."""
+    generator = np.random.default_rng(1)
+    margins = generator.normal(0.5, 1.5, (2, 120))
+    groups = groups_of(120, per_prompt=3)
+    first, second = (evaluated(of_one, groups) for of_one in margins)
+    whole, found = (
+        compare(first, second),
+        compare_margins(*margins, [pair.prompt for pair in first.pairs], resamples=50),
+    )
+    assert found.differences == whole.differences
+    assert (found.first, found.second) == (pytest.approx(whole.first), pytest.approx(whole.second))
+    assert (found.only_first, found.only_second, found.mcnemar_p, found.num_prompts) == (
+        whole.only_first,
+        whole.only_second,
+        whole.mcnemar_p,
+        40,
+    )
+
+
+def test_margins_at_their_own_temperatures() -> None:
+    """A model whose margins are 3 times another's is that other one at T = 3."""
+    margins = np.random.default_rng(2).normal(0.5, 1.5, 100)
+    prompts = [str(i) for i in range(100)]
+    found = compare_margins(margins, 3 * margins, prompts, temperatures=(1.0, 3.0), resamples=50)
+    assert {name: found.differences[name].value for name in found.differences} == pytest.approx(
+        dict.fromkeys(found.differences, 0.0), abs=1e-12
+    )
+    assert compare_margins(margins, 3 * margins, prompts, resamples=50).differences["log_loss"].value > 0.01
+
+
+def test_mcnemar_by_statsmodels() -> None:
+    statsmodels = pytest.importorskip("statsmodels.stats.contingency_tables")
+    margins = np.random.default_rng(3).normal(0.4, 1, (2, 200))
+    right = margins > 0
+    table = [[int(((right[0] == a) & (right[1] == b)).sum()) for b in (True, False)] for a in (True, False)]
+    found = compare_margins(*margins, [str(i) for i in range(200)], resamples=50)
+    assert found.mcnemar_p == pytest.approx(statsmodels.mcnemar(table, exact=True).pvalue, rel=1e-12)
+
+
+def test_margins_that_do_not_fit_are_refused() -> None:
+    for first, second, prompts in (([1.0], [1.0, 2.0], ["a"]), ([1.0], [1.0], ["a", "b"]), ([], [], [])):
+        with pytest.raises(ValueError, match="shape"):
+            compare_margins(first, second, prompts)

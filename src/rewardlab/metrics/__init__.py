@@ -6,6 +6,7 @@ from rewardlab.metrics.bootstrap import Interval, Statistic, bootstrap_by_cluste
 from rewardlab.metrics.comparison import Comparison, SubsetComparison, compare
 from rewardlab.metrics.correlation import kendall_tau, pearson, spearman
 from rewardlab.metrics.first_errors import FirstErrorResult, first_error, predicted_first_error
+from rewardlab.metrics.kappa import Agreement, agreement, cohen_kappa
 from rewardlab.metrics.known import Evaluation, evaluate_known, require_known
 from rewardlab.metrics.length import longer_is_chosen, shorter_is_chosen
 from rewardlab.metrics.length_control import LengthControlled, LengthFit
@@ -25,10 +26,13 @@ from rewardlab.metrics.rankings import RankingResult, evaluate_rankings
 from rewardlab.metrics.ratings import RatingResult, evaluate_ratings
 from rewardlab.metrics.reliability import ReliabilityBin, outcome_reliability, reliability
 from rewardlab.metrics.steps import StepResult, best_threshold, evaluate_steps
+from rewardlab.metrics.system_ranking import RankedSystem, SystemComparison, SystemRanking, rank_systems
 from rewardlab.metrics.ties import TieResult, tie_threshold
+from rewardlab.metrics.win_rate import WinRate, win_rate
 
 __all__ = [
     "ECE_BINS",
+    "Agreement",
     "BestOfResult",
     "Comparison",
     "Evaluation",
@@ -39,6 +43,7 @@ __all__ = [
     "LengthFit",
     "OutcomeResult",
     "PairResult",
+    "RankedSystem",
     "RankingResult",
     "RatingResult",
     "ReliabilityBin",
@@ -46,12 +51,17 @@ __all__ = [
     "StepResult",
     "SubsetComparison",
     "SubsetResult",
+    "SystemComparison",
+    "SystemRanking",
     "TieResult",
+    "WinRate",
+    "agreement",
     "best_threshold",
     "bootstrap_by_cluster",
     "bootstrap_weights",
     "brier_score",
     "calibration_gaps",
+    "cohen_kappa",
     "compare",
     "evaluate_known",
     "evaluate_outcomes",
@@ -73,6 +83,7 @@ __all__ = [
     "pairwise_accuracy",
     "pearson",
     "predicted_first_error",
+    "rank_systems",
     "reliability",
     "require_known",
     "roc_auc",
@@ -81,4 +92,5 @@ __all__ = [
     "spearman",
     "tie_rate",
     "tie_threshold",
+    "win_rate",
 ]

@@ -7,11 +7,12 @@ beside them. Pure numpy in float64, SciPy for the test; where the scores come fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rewardlab.errors import DataError
 from rewardlab.metrics.bootstrap import Bootstrapped, FloatArray, Interval, Statistic, bootstrap_by_cluster, mean_of
@@ -102,6 +103,85 @@ class Comparison(Bootstrapped):
         }
 
 
+@dataclass(frozen=True, slots=True)
+class MarginComparison(Bootstrapped):
+    """Two models' margins of the same preferences; every difference is second minus first.
+
+    Attributes:
+        num_pairs: Preferences compared.
+        num_prompts: Clusters that the intervals resample.
+        only_first: Pairs that the first model has right and the second wrong (a tie is not right).
+        only_second: Pairs that the second has right and the first wrong.
+        mcnemar_p: P-value of McNemar's exact test, two-sided; as for :class:`Comparison`.
+        first: ``accuracy``, ``log_loss``, ``brier``, ``ece`` and ``ece_equal_mass`` of the first model, the last four
+            at its own temperature.
+        second: The same of the second, at its own.
+        differences: The difference of each.
+    """
+
+    num_pairs: int
+    num_prompts: int
+    only_first: int
+    only_second: int
+    mcnemar_p: float
+    first: Mapping[str, float]
+    second: Mapping[str, float]
+    differences: Mapping[str, Interval]
+
+
+def compare_margins(
+    first: ArrayLike,
+    second: ArrayLike,
+    prompts: Sequence[str],
+    *,
+    temperatures: tuple[float, float] = (1.0, 1.0),
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> MarginComparison:
+    """Compares two models of whose evaluations only the margins are left, such as in a history.
+
+    Args:
+        first: Chosen minus rejected scores by one model, shape (pairs,).
+        second: By the other, of the same pairs in the same order.
+        prompts: The label of each pair's prompt, length pairs; pairs of one prompt are resampled together.
+        temperatures: What the margins of each are divided by to be read as probabilities, > 0.
+        resamples: Bootstrap resamples behind the intervals.
+        seed: Seed of the resamples.
+        confidence: Coverage of the intervals, in (0, 1).
+
+    Raises:
+        ValueError: The three differ in length, there are no pairs, a margin is not finite, or a temperature is not > 0.
+
+    Example:
+        >>> compare_margins([1.0, 2.0, -1.0], [1.0, -2.0, -1.0], ["a", "b", "c"]).differences["accuracy"].value
+        -0.3333333333333333
+    """
+    margins = [np.asarray(of_one, dtype=np.float64) for of_one in (first, second)]
+    if not margins[0].shape == margins[1].shape == (len(prompts),):
+        raise ValueError(f"shapes {margins[0].shape} and {margins[1].shape} of margins for {len(prompts)} prompts")
+    columns = [_columns(of_one, at) for of_one, at in zip(margins, temperatures, strict=True)]
+    rows = np.column_stack([np.ones(len(prompts)), *columns])
+    width = columns[0].shape[1]
+    singles = [_statistics(1 + place * width) for place in range(2)]
+    differences = {name: _difference(*(of_one[name] for of_one in singles)) for name in _NAMES}
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
+    sums = rows.sum(axis=0, keepdims=True)
+    right = [of_one > 0 for of_one in margins]
+    only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    return MarginComparison(
+        num_pairs=len(prompts),
+        num_prompts=len(set(prompts)),
+        only_first=only_first,
+        only_second=only_second,
+        mcnemar_p=mcnemar_p(only_first, only_second),
+        first={name: float(singles[0][name](sums)[0]) for name in _NAMES},
+        second={name: float(singles[1][name](sums)[0]) for name in _NAMES},
+        differences=bootstrap_by_cluster(rows, prompts, differences, **options),
+        **options,
+    )
+
+
 def compare(first: EvaluationResult, second: EvaluationResult) -> Comparison:
     """Compares two models that were evaluated on the same groups, in the same order.
 
@@ -182,8 +262,8 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
 
 
-def _columns(margins: FloatArray) -> FloatArray:
-    return np.column_stack([margins > 0, probability_columns(margins)])
+def _columns(margins: FloatArray, temperature: float = 1.0) -> FloatArray:
+    return np.column_stack([margins > 0, probability_columns(margins, temperature)])
 
 
 def _statistics(first: int) -> dict[str, Statistic]:
