@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardlab.data.columns import answers_of, list_of, list_per, number, probability, which
+from rewardlab.data.columns import answers_of, list_of, list_per, number, probability, systems_of, which
 from rewardlab.errors import DataError
 
 
@@ -52,3 +52,23 @@ def test_completions_of_a_list_are_checked_one_by_one():
     assert answers_of(["a", [{"role": "assistant", "content": "b"}]], "completions", None)[0] == "a"
     with pytest.raises(DataError, match=r"completions is empty: completions\[1\]"):
         answers_of(["a", " "], "completions", None)
+
+
+def test_what_wrote_a_completion_stands_beside_it_or_in_a_list():
+    sides = ("chosen_model|chosen-model", "rejected_model")
+    assert systems_of({"models": ["m", None]}, 2, *sides) == ("m", None)
+    assert systems_of({"systems": ["s", "t"], "models": ["m", "n"]}, 2) == ("s", "t")
+    assert systems_of({"chosen-model": "m", "models": ["x", "y", "z"]}, 2, *sides) == ("m", None)
+    for nothing in ({}, {"models": None}, {"models": [None, " "]}, {"chosen_model": ""}):
+        assert systems_of(nothing, 2, *sides) == ()
+
+
+def test_what_is_no_list_of_names_is_told():
+    with pytest.raises(DataError, match="models do not match completions: 3 models for 2 completions"):
+        systems_of({"models": ["a", "b", "c"]}, 2)
+    with pytest.raises(DataError, match=r"systems is of the wrong type: systems\[1\] is int, expected a name as text"):
+        systems_of({"systems": ["a", 7]}, 2)
+    with pytest.raises(DataError, match="models is of the wrong type: str, expected a list"):
+        systems_of({"models": "gpt"}, 3)
+    with pytest.raises(DataError, match="model_b is of the wrong type: model_b is bool"):
+        systems_of({"model_a": "a", "model_b": True}, 2, "model_a", "model_b")

@@ -231,3 +231,19 @@ def test_many_rows_of_one_prompt_take_one_pass() -> None:
     groups = [PromptGroup("why", [f"{n}", f"{n + 1}"], [Pair()]) for n in range(20_000)]
     assert count_merged(groups, 20_000) == 2
     assert count_merged(groups, 16) == 1334
+
+
+def test_systems_are_kept_and_keep_nothing_apart() -> None:
+    """The text "a" is by m in one row and unknown in the other; "b" is by n and by o: whose it is cannot be told."""
+    found = merge_by_prompt(
+        [
+            pair("why", "a", "b", systems=("m", "n")),
+            pair("why", "c", "a"),
+            pair("why", "b", "c", systems=("o", "p")),
+        ],
+        8,
+    )
+    (merged,) = found
+    assert dict(zip(merged.group.completions, merged.group.systems, strict=True)) == {"a": "m", "b": None, "c": "p"}
+    (plain,) = merge_by_prompt([pair("why", "a", "b"), pair("why", "c", "a")], 8)
+    assert plain.group.systems == ()

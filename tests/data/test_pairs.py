@@ -181,3 +181,33 @@ def test_a_bad_pair_has_a_reason(row, reason):
     with pytest.raises(DataError) as error:
         parse_row(row)
     assert error.value.message.partition(": ")[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        (PAIR, {"chosen_model": "m", "rejected_model": "n"}),
+        (PAIR, {"chosen-model": "m", "rejected-model": "n"}),
+        (PAIR, {"models": ["m", "n"]}),
+        ({"chosen": "a", "rejected": "b"}, {"systems": ["m", "n"]}),
+        (TIE, {"model_a": "m", "model_b": "n"}),
+        (TIE, {"models": ["m", "n"]}),
+        (HELPSTEER, {"model_1": "m", "model_2": "n"}),
+    ],
+)
+def test_what_wrote_the_two_is_kept_in_their_order(row, columns):
+    assert parse_row(row | columns).systems == ("m", "n")
+    assert parse_row(row).systems == ()
+
+
+def test_columns_of_places_say_nothing_of_chosen_and_rejected():
+    """Which of a and b was chosen, the row does not say."""
+    assert parse_row(PAIR | {"model_a": "m", "model_b": "n"}).systems == ()
+
+
+def test_systems_change_no_fingerprint():
+    from rewardlab.data.fingerprints import CompletionSketch, completions_fingerprint, groups_fingerprint
+
+    with_systems, without = parse_row(PAIR | {"models": ["m", "n"]}), parse_row(PAIR)
+    for fingerprint in (groups_fingerprint, completions_fingerprint, CompletionSketch.of):
+        assert fingerprint([with_systems]) == fingerprint([without])

@@ -162,3 +162,15 @@ def test_a_bad_row_has_a_reason(row, reason):
     with pytest.raises(DataError) as error:
         parse_row(row)
     assert error.value.message.partition(": ")[0] == reason
+
+
+def test_what_wrote_the_completions_is_kept():
+    assert parse_row(ROW | {"ranks": [0, 1, 2], "models": ["m", None, "o"]}).systems == ("m", None, "o")
+    assert parse_row(ROW | {"systems": ["m", "n", "o"]}).systems == ("m", "n", "o")
+    assert parse_row(ROW | {"labels": [1, 0, 0.5], "systems": ["m", "n", "o"]}).systems == ("m", "n", "o")
+    entries = [entry | {"model": name} for entry, name in zip(ULTRA["completions"], "vw", strict=True)]
+    assert parse_row(ULTRA | {"completions": entries}).systems == ("v", "w")
+    answers = [{"answer": "x", "rank": 1, "model": "gpt"}, {"answer": "y", "rank": 2}]
+    assert parse_row({"prompt": "p", "answers": answers}).systems == ("gpt", None)
+    with pytest.raises(DataError, match=r"answers is of the wrong type: answers\[0\].model is int"):
+        parse_row({"prompt": "p", "answers": [answers[0] | {"model": 3}, answers[1]]})

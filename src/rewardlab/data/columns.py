@@ -178,3 +178,36 @@ def list_per(row: Row, column: str, what: str, count: int) -> Sequence[Any]:
     if len(values) != count:
         raise DataError(f"{column} do not match {what}: {len(values)} {column} for {count} {what}")
     return values
+
+
+# -- who wrote it ----------------------------------------------------------------------------------------------------
+
+
+def systems_of(row: Row, count: int, *sides: str) -> tuple[str | None, ...]:
+    """What wrote each of ``count`` completions: ``sides``, a column for each (``"a|b"``: or), else a list of all.
+
+    The list is the column ``systems`` or ``models``, in the order of the completions. A column for one completion says
+    more than a list that may mean another order, so it goes first.
+
+    Returns:
+        A name for each, None where the row does not say; empty where it says of none.
+    """
+    columns = [which(row, side) for side in sides]
+    if any(columns):
+        return names_of({c or side: row[c] if c else None for c, side in zip(columns, sides, strict=True)})
+    listed = which(row, "systems|models")
+    if listed is None:
+        return ()
+    values = list_per(row, listed, "completions", count)
+    return names_of({f"{listed}[{index}]": value for index, value in enumerate(values)})
+
+
+def names_of(values: Mapping[str, object]) -> tuple[str | None, ...]:
+    """The names in some places; None for null and for blank text, empty where there is none at all."""
+    for place, value in values.items():
+        if value is not None and not isinstance(value, str):
+            raise DataError(
+                f"{_base(place)} is of the wrong type: {place} is {type(value).__name__}, expected a name as text"
+            )
+    names = tuple(value if isinstance(value, str) and value.strip() else None for value in values.values())
+    return names if any(names) else ()

@@ -1,8 +1,9 @@
 """One raw row -> one group: which kind of row it is, told by its columns.
 
 This file has the table of formats and reads rows of which nothing is known but their text; the others are read by
-``pairs``, ``rankings``, ``outcomes`` and ``solutions``. It does not know where a row came from beyond its name, nor
-what happens to a bad one. Every reason for one is worded ``"kind: detail"``, so that rows can be counted by kind.
+``pairs``, ``labelled``, ``rankings``, ``outcomes`` and ``solutions``. It does not know where a row came from beyond its
+name, nor what happens to a bad one. Every reason for one is worded ``"kind: detail"``, so that rows can be counted by
+kind.
 
 A new kind of row is one function and one line in :data:`FORMATS`.
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rewardlab.data import outcomes, pairs, rankings, solutions
-from rewardlab.data.columns import Row, answer_of, answered, answers_of, list_of, prompt_of, which
+from rewardlab.data import labelled, outcomes, pairs, rankings, solutions
+from rewardlab.data.columns import Row, answer_of, answered, answers_of, list_of, prompt_of, systems_of, which
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.types import PromptGroup, Text
 
@@ -104,7 +105,8 @@ def _completion(row: Row) -> PromptGroup:
 def _completions(row: Row) -> PromptGroup:
     """``prompt, completions``: K >= 1 completions to score, some of them perhaps empty."""
     prompt, transcript = prompt_of(row)
-    return PromptGroup(prompt, answers_of(list_of(row, "completions"), "completions", transcript, may_be_empty=True))
+    completions = answers_of(list_of(row, "completions"), "completions", transcript, may_be_empty=True)
+    return PromptGroup(prompt, completions, systems=systems_of(row, len(completions)))
 
 
 _LABELS = ("prompt", "completions", "labels")  # of steps, or of completions: values tell, or nobody
@@ -112,7 +114,8 @@ _LABELS = ("prompt", "completions", "labels")  # of steps, or of completions: va
 FORMATS: dict[str, Format] = {
     "pair": Format(("prompt", "chosen", "rejected"), pairs.pair),
     "implicit_pair": Format(("chosen", "rejected"), pairs.implicit_pair),
-    "tie": Format(("prompt", "a", "b"), pairs.tie),
+    "labelled": Format(("prompt", "a", "b", "label"), labelled.labelled),
+    "tie": Format(("prompt", "a", "b"), labelled.tie),
     "preference_strength": Format(
         ("prompt|context", "response_1|response1", "response_2|response2", "preference_strength|overall_preference"),
         pairs.preference_strength,

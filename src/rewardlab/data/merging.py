@@ -20,9 +20,10 @@ def merge_by_prompt(encoded: Sequence[EncodedGroup], max_completions: int) -> li
     """One group for the rows of each prompt, in the order in which their first rows came.
 
     Completions with the same ids and read-outs, of which the same is known (rating, attributes, label, steps), become
-    one; its text is the first that came. Every pair and ranking stays, with its margin and weight: one that occurs
-    twice is there twice, and A over B beside B over A both count. Rows without a prompt share nothing but the absence
-    and stay as they are, and so does a row with a pair or a ranking in which two completions are the same.
+    one; its text is the first that came, and its system is told where all that say one say the same. Every pair and
+    ranking stays, with its margin and weight: one that occurs twice is there twice, and A over B beside B over A both
+    count. Rows without a prompt share nothing but the absence and stay as they are, and so does a row with a pair or a
+    ranking in which two completions are the same.
 
     Args:
         encoded: The rows.
@@ -108,6 +109,7 @@ def _compares_alike(group: PromptGroup, keys: Sequence[Hashable]) -> bool:
 
 def _merged(rows: Sequence[EncodedGroup]) -> EncodedGroup:
     index_of: dict[Hashable, int] = {}
+    systems_of: dict[Hashable, set[str]] = {}
     first_of: list[tuple[EncodedGroup, int]] = []  # where each completion came first: a row, and its place there
     pairs: list[Pair] = []
     rankings: list[Ranking] = []
@@ -119,6 +121,8 @@ def _merged(rows: Sequence[EncodedGroup]) -> EncodedGroup:
             if key not in index_of:
                 index_of[key] = len(index_of)
                 first_of.append((row, place))
+            if row.group.systems and (system := row.group.systems[place]) is not None:
+                systems_of.setdefault(key, set()).add(system)
         truncated += min(row.truncated, len(index_of) - before)
         at = [index_of[key] for key in keys]
         pairs += (dataclasses.replace(p, chosen=at[p.chosen], rejected=at[p.rejected]) for p in row.group.pairs)
@@ -131,6 +135,8 @@ def _merged(rows: Sequence[EncodedGroup]) -> EncodedGroup:
     attributes = tuple(group.attributes[place] if group.attributes else {} for group, place in groups)
     labels = tuple(group.labels[place] if group.labels else None for group, place in groups)
     steps = tuple(group.steps[place] if group.steps else () for group, place in groups)
+    # What wrote a completion is nothing to learn from: two systems that wrote the same do not keep it apart.
+    systems = tuple(next(iter(of_one)) if len(of_one := systems_of.get(key, ())) == 1 else None for key in index_of)
     group = dataclasses.replace(
         first,
         completions=tuple(group.completions[place] for group, place in groups),
@@ -141,6 +147,7 @@ def _merged(rows: Sequence[EncodedGroup]) -> EncodedGroup:
         attributes=attributes if any(attributes) else (),
         labels=labels if any(label is not None for label in labels) else (),
         steps=steps if any(steps) else (),
+        systems=systems if any(systems) else (),
     )
     sequences = tuple(row.sequences[place] for row, place in first_of)
     readouts = tuple(row.readouts[place] for row, place in first_of if row.readouts)

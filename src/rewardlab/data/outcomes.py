@@ -16,6 +16,7 @@ from rewardlab.data.columns import (
     number,
     probability,
     prompt_of,
+    systems_of,
     which,
 )
 from rewardlab.errors import DataError
@@ -40,4 +41,4 @@ def outcomes(row: Row) -> PromptGroup:
     labels = [None if value is None else probability(value, f"labels[{index}]") for index, value in enumerate(given)]
     if all(label is None for label in labels):
         raise DataError("labels is empty: no completion has one")
-    return PromptGroup(prompt, completions, labels=tuple(labels))
+    return PromptGroup(prompt, completions, labels=tuple(labels), systems=systems_of(row, len(completions)))

@@ -18,6 +18,7 @@ from rewardlab.data.columns import (
     number_of,
     probability,
     prompt_of,
+    systems_of,
     text_or_messages,
     weight_of,
     which,
@@ -43,6 +44,7 @@ Llama 2's annotators (arXiv:2307.09288, section 3.2.1): significantly better, be
 / unsure."""
 
 _WINNERS = ("winner", "preference", "preferred", "label", "choice", "chosen", "rejected")  # that would make a, b a pair
+_MODELS = ("model_a|model_1|model1", "model_b|model_2|model2")  # of completions named by their place
 
 
 def pair(row: Row) -> PromptGroup:
@@ -109,7 +111,7 @@ def tie(row: Row) -> PromptGroup:
     sides = [answered(answer_of(row, column, transcript), column) for column in ("a", "b")]
     votes = _votes(row, "a", "b")
     known = Pair(0, 1, weight=weight_of(row), p_chosen=_share(votes), strength=0.0, tie=True, votes=votes)
-    return PromptGroup(prompt, tuple(sides), (known,))
+    return PromptGroup(prompt, tuple(sides), (known,), systems=systems_of(row, 2, *_MODELS))
 
 
 def preference_strength(row: Row) -> PromptGroup:
@@ -125,7 +127,7 @@ def preference_strength(row: Row) -> PromptGroup:
         _require_different(first, second, *columns)
     chosen = int(preference > 0)
     known = Pair(chosen, 1 - chosen, weight=weight_of(row), strength=abs(preference), tie=not preference)
-    return PromptGroup(prompt, (first, second), (known,))
+    return PromptGroup(prompt, (first, second), (known,), systems=systems_of(row, 2, *_MODELS))
 
 
 def _two_sides(row: Row, prompt: Text, chosen: Text, rejected: Text) -> PromptGroup:
@@ -147,7 +149,8 @@ def _two_sides(row: Row, prompt: Text, chosen: Text, rejected: Text) -> PromptGr
         tie=tied,
         votes=votes,
     )
-    return PromptGroup(prompt, sides, (known,), ratings=() if ratings == (None, None) else ratings)
+    systems = systems_of(row, 2, "chosen_model|chosen-model", "rejected_model|rejected-model")
+    return PromptGroup(prompt, sides, (known,), ratings=() if ratings == (None, None) else ratings, systems=systems)
 
 
 def _rating(row: Row, side: str) -> float | None:

@@ -17,10 +17,12 @@ from rewardlab.data.columns import (
     answers_of,
     list_of,
     list_per,
+    names_of,
     number,
     number_of,
     probability,
     prompt_of,
+    systems_of,
     weight_of,
     which,
 )
@@ -53,7 +55,15 @@ def kwise(row: Row) -> PromptGroup:
     )
     _require_agreement(ranks, ratings)
     rankings = _by_rank(row, ranks) or _by_rating(row, ratings)
-    return PromptGroup(prompt, completions, rankings=rankings, ratings=ratings, attributes=attributes, labels=labels)
+    return PromptGroup(
+        prompt,
+        completions,
+        rankings=rankings,
+        ratings=ratings,
+        attributes=attributes,
+        labels=labels,
+        systems=systems_of(row, len(completions)),
+    )
 
 
 def ultrafeedback(row: Row) -> PromptGroup:
@@ -73,7 +83,14 @@ def ultrafeedback(row: Row) -> PromptGroup:
         given = {name: note.get("Rating") for name, note in notes.items() if isinstance(note, Mapping)}
         attributes.append(_attributes(given, "annotations"))
     known = tuple(attributes) if any(attributes) else ()
-    return PromptGroup(prompt, completions, rankings=_by_rating(row, ratings), ratings=ratings, attributes=known)
+    return PromptGroup(
+        prompt,
+        completions,
+        rankings=_by_rating(row, ratings),
+        ratings=ratings,
+        attributes=known,
+        systems=_models(entries, "completions"),
+    )
 
 
 def nectar(row: Row) -> PromptGroup:
@@ -82,7 +99,7 @@ def nectar(row: Row) -> PromptGroup:
     entries = _entries(row, "answers", "answer")
     completions = answers_of([entry["answer"] for entry in entries], "answers", transcript)
     ranks = _ranks([entry.get("rank") for entry in entries], "rank")
-    return PromptGroup(prompt, completions, rankings=_by_rank(row, ranks))
+    return PromptGroup(prompt, completions, rankings=_by_rank(row, ranks), systems=_models(entries, "answers"))
 
 
 def rated(row: Row) -> PromptGroup:
@@ -107,6 +124,10 @@ def _entries(row: Row, column: str, text: str) -> Sequence[Mapping[str, Any]]:
         if not isinstance(entry, Mapping) or entry.get(text) is None:
             raise DataError(f"{column} is of the wrong type: {column}[{index}] is no object with {text}")
     return entries
+
+
+def _models(entries: Sequence[Mapping[str, Any]], column: str) -> tuple[str | None, ...]:
+    return names_of({f"{column}[{index}].model": entry.get("model") for index, entry in enumerate(entries)})
 
 
 def _ranks(values: Sequence[Any], column: str) -> tuple[int | None, ...]:
