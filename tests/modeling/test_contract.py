@@ -94,3 +94,20 @@ def test_a_contract_from_before_there_were_heads(reward_model: Path, tmp_path: P
     assert record.pop("heads_sha256") == ""
     (tmp_path / FILE_NAME).write_text(json.dumps(record))
     assert load_contract(tmp_path) == load_contract(reward_model)
+
+
+def test_lineage_is_kept_and_older_contracts_have_none(reward_model: Path, tmp_path: Path) -> None:
+    contract = load_contract(reward_model)
+    assert contract is not None
+    assert contract.lineage == []
+    ancestor = {"name": "before", "fingerprint": "f", "data": {}, "held_out_accuracy": None}
+    dataclasses.replace(contract, lineage=[ancestor]).save(tmp_path)
+    again = load_contract(tmp_path)
+    assert again is not None
+    assert again.lineage == [ancestor]
+    record = json.loads((tmp_path / FILE_NAME).read_text())
+    del record["lineage"]
+    (tmp_path / FILE_NAME).write_text(json.dumps(record))
+    older = load_contract(tmp_path)
+    assert older is not None
+    assert older.lineage == []

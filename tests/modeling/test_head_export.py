@@ -47,7 +47,9 @@ def ensemble(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         prepared.tokenizer,
         prepared.template,
         max_length=64,
-        provenance=Provenance({"name": "bradley_terry"}, training={"base_model": "base", "seed": 0}),
+        provenance=Provenance(
+            {"name": "bradley_terry"}, training={"base_model": "base", "seed": 0}, lineage=[{"fingerprint": "f"}]
+        ),
         heads=heads,
         head_records=[
             HeadRecord(scale_of(h), 1.5 + h, {"unit": "pair", "num_pairs": 7}, [], held_out_metrics=metrics_of(h))
@@ -86,6 +88,7 @@ def test_an_exported_head_scores_as_it_did(ensemble: Path, tmp_path: Path) -> No
     assert contract.training["exported_from"] == whole.fingerprint
     assert contract.training["base_model"] == "base"
     assert contract.held_out_metrics == metrics_of(2)
+    assert contract.lineage == [{"fingerprint": "f"}]
     card = (tmp_path / "out" / "README.md").read_text()
     assert "head 2 (from 0) of the 3 of another checkpoint" in card
 

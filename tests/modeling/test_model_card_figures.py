@@ -17,6 +17,7 @@ from rewardlab.modeling.model_card_figures import (
     bounds_text,
     headlines,
     heads_table,
+    lineage_section,
     metrics_section,
 )
 from rewardlab.types import Pair, PromptGroup, Ranking, Step
@@ -90,3 +91,20 @@ def test_each_head_has_its_scale() -> None:
     assert f"| 0 | 2.0000 | {known.std:.4f} | 1.25 |" in table
     assert "| 1 | - | - | - |" in table
     assert list(heads_table(contract_of())) == []
+
+
+def test_the_lineage_is_a_table_and_nothing_where_there_is_none() -> None:
+    assert lineage_section(contract_of()) == []
+    known = {
+        "name": "rm-1",
+        "fingerprint": "0123456789abcdef0123",
+        "versions": {"rewardlab": "0.1.0"},
+        "data": {"train": {"sha256": "ab", "num_groups": 16000}},
+        "held_out_accuracy": {"value": 0.75, "low": 0.7, "high": 0.8},
+    }
+    heading, _, table = lineage_section(contract_of(lineage=[known, {"fingerprint": "f"}]))
+    assert heading == "## Lineage"
+    assert table.splitlines()[2:] == [
+        "| `0123456789abcdef` | 16,000 rows | 0.7500 (0.7000 to 0.8000) | 0.1.0 |",
+        "| `f` | unknown | unknown | unknown |",
+    ]

@@ -54,6 +54,17 @@ def train(
     split: Annotated[str | None, typer.Option(help="The training split, of a hub id or a saved dataset.")] = None,
     eval_split: Annotated[str | None, typer.Option(help="The held-out split, likewise.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if any row is bad.")] = False,
+    refresh: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OLD",
+            help="Retrain this model, from its base and with its settings, on its rows and those of --data.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Do not train on rows with a completion of this file, such as a canary."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
     trust_remote_code: TrustRemoteCode = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
@@ -61,7 +72,8 @@ def train(
     """Train a reward model on what is known of completions, load it again, and prove its scores.
 
     One epoch with the preset of its mode (docs/presets.md). Bad rows are set aside in DIR/training/quarantine.jsonl;
-    the run says so and stops when more than max_bad_fraction (5 %) are bad.
+    the run says so and stops when more than max_bad_fraction (5 %) are bad. With --refresh the model, its settings, its
+    rows and its held-out rows are those of OLD, and what is given beside overrides them (docs/refresh.md).
 
     [dim]Examples:[/dim]
 
@@ -77,26 +89,36 @@ def train(
         rewardlab train --model Qwen/Qwen3-0.6B --data ranked.jsonl --objective plackett_luce --output my-rm
 
         rewardlab train --model Qwen/Qwen3-0.6B --data pairs.jsonl --ensemble-heads 5 --output my-rm
+
+        rewardlab train --refresh my-rm --data labelled.jsonl --exclude canary.jsonl --output my-rm-2
     """
     from rich.console import Console
 
     from rewardlab.config import build
+    from rewardlab.data.ledger import Ledger
     from rewardlab.data.loading import Reading, read_groups
-    from rewardlab.data.reading import fingerprint
     from rewardlab.data.splits import split_by_prompt
     from rewardlab.errors import ConfigError
     from rewardlab.evaluation.table import render_all
     from rewardlab.training.recipe import TrainRecipe, overrides_of
+    from rewardlab.training.refresh import inheritance_told, read_old_run
+    from rewardlab.training.refresh_rows import EXCLUDED, as_sources, refresh_rows, without_completions
     from rewardlab.training.run import TRAINING_FOLDER, require_free, train_reward_model
 
     if lora and head_only:
         raise ConfigError("--lora and --head-only exclude each other", hint="choose one")
+    if refresh and config:
+        raise ConfigError(
+            "--refresh and --config exclude each other: a refresh has the settings of the model that it replaces",
+            hint="leave out --config; options and --set override single settings",
+        )
+    old = read_old_run(refresh) if refresh else None
     recipe: Any = build(
         TrainRecipe,
         recipe=config,
-        overrides=set_ or [],
+        overrides=[*(old.overrides(old.base_model(model)) if old else ()), *(set_ or ())],
         explicit={
-            "model": model,
+            "model": None if old else model,
             "data": data,
             "output": output,
             "eval_data": eval_data,
@@ -115,26 +137,54 @@ def train(
     require_free(folder, resume=resume)
     talk = Console(stderr=True, highlight=False)
 
-    def read(files: list[str], which: str | None, quarantine: str) -> Reading:
+    if old:
+        talk.print("\n".join(inheritance_told(old, recipe)))
+
+    def read(files: list[str], which: str | None, format: str, quarantine: str) -> Reading:
         path = folder / TRAINING_FOLDER / quarantine
         limit = 0.0 if strict else recipe.max_bad_fraction
-        reading = read_groups(
-            files, format=recipe.format, split=which, max_bad_fraction=limit, strict=strict, quarantine=path
-        )
+        reading = read_groups(files, format=format, split=which, max_bad_fraction=limit, strict=strict, quarantine=path)
         if reading.bad_rows:
             talk.print(f"{len(reading.bad_rows)} of {reading.ledger.read} rows set aside in {path}:\n{reading.told()}")
         return reading
 
-    reading = read(recipe.data, recipe.split, "quarantine.jsonl")
-    train_groups, eval_groups, eval_ledger = reading.groups, [], reading.ledger
+    given, eval_groups, sources = None, [], as_sources("held-out", recipe.eval_data, recipe.eval_split, recipe.format)
     if recipe.eval_data:
-        eval_reading = read(recipe.eval_data, recipe.eval_split, "quarantine-eval.jsonl")
-        eval_groups, eval_ledger = eval_reading.groups, eval_reading.ledger
-        shared = {g.prompt_key for g in train_groups if g.prompt} & {g.prompt_key for g in eval_groups}
-        if shared:
-            talk.print(f"warning: {len(shared)} prompts are in both the training and the held-out data")
-    elif recipe.eval_fraction:
-        train_groups, eval_groups = split_by_prompt(reading.groups, recipe.eval_fraction, seed=0)
+        given = read(recipe.eval_data, recipe.eval_split, recipe.format, "quarantine-eval.jsonl")
+        eval_groups = given.groups
+    if old:
+        rows = refresh_rows(
+            old,
+            recipe.data,
+            read,
+            split=recipe.split,
+            format=recipe.format,
+            held_out=given.groups if given else None,
+            eval_fraction=recipe.eval_fraction,
+            exclude=exclude or (),
+        )
+        talk.print("\n".join(rows.told))
+        train_groups, eval_groups, ledger = rows.train, rows.held_out, rows.ledger
+        eval_ledger = given.ledger if given else Ledger(read=len(eval_groups), used=len(eval_groups))
+        sources += rows.sources
+    else:
+        reading = read(recipe.data, recipe.split, recipe.format, "quarantine.jsonl")
+        train_groups, ledger = reading.groups, reading.ledger
+        eval_ledger = given.ledger if given else ledger
+        sources = [*as_sources("train", recipe.data, recipe.split, recipe.format), *sources]
+        if exclude:
+            not_trained_on = read(exclude, None, "auto", "quarantine-excluded.jsonl").groups
+            train_groups, left_out = without_completions(train_groups, not_trained_on)
+            for _ in range(left_out):
+                ledger.drop(EXCLUDED, was_used=True)
+            talk.print(f"{left_out:,} rows left out, {EXCLUDED}")
+            sources += as_sources("excluded", exclude, None, "auto")
+        if given:
+            shared = {g.prompt_key for g in train_groups if g.prompt} & {g.prompt_key for g in eval_groups}
+            if shared:
+                talk.print(f"warning: {len(shared)} prompts are in both the training and the held-out data")
+        elif recipe.eval_fraction:
+            train_groups, eval_groups = split_by_prompt(train_groups, recipe.eval_fraction, seed=0)
     result = train_reward_model(
         model=recipe.model,
         train_groups=train_groups,
@@ -147,16 +197,10 @@ def train(
         resume=resume,
         trust_remote_code=trust_remote_code,
         max_bad_fraction=0.0 if strict else recipe.max_bad_fraction,
-        ledger=reading.ledger,
+        ledger=ledger,
         eval_ledger=eval_ledger,
-        sources=[
-            {"role": role, "file": Path(file).name, "sha256": fingerprint(file, split=which)}
-            for role, files, which in (
-                ("train", recipe.data, recipe.split),
-                ("held-out", recipe.eval_data, recipe.eval_split),
-            )
-            for file in files
-        ],
+        sources=sources,
+        lineage=old.lineage() if old else (),
         report=talk.print,
     )
     if json_output:
@@ -164,7 +208,7 @@ def train(
             "output": str(folder),
             "mode": result.mode,
             "seconds": result.seconds,
-            **reading.ledger.to_dict(),
+            **ledger.to_dict(),
             "held_out": result.saved.held_out.to_dict() if result.saved.held_out else None,
             "verification": result.saved.verification.to_dict(),
         }
@@ -179,6 +223,9 @@ def train(
     )
     several = overrides_of(recipe).get("ensemble_heads", 1) > 1
     heads = " (--ensemble min for the worst of the heads)" if several else ""
+    if old:
+        talk.print(f"next: rewardlab compare {refresh} {folder} --data FILE says whether it may take its place")
+        return
     talk.print(
         f"next: rewardlab evaluate {folder} --data FILE, rewardlab score {folder} --data FILE --output OUT{heads}"
     )

@@ -61,12 +61,15 @@ class Provenance:
         data: Fingerprints and sizes of the training and held-out data.
         training: Mode, base model, seed, epochs, learning rate.
         held_out_metrics: Metrics with intervals.
+        lineage: The models that it was retrained to replace, newest first, as :attr:`Contract.lineage
+            <rewardlab.modeling.contract.Contract.lineage>` has them.
     """
 
     objective: Mapping[str, Any]
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     held_out_metrics: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Sequence[Mapping[str, Any]] = ()
 
 
 def save_reward_model(
@@ -134,6 +137,7 @@ def save_reward_model(
         calibration=calibration.to_dict() if calibration else {},
         heads=records,
         heads_sha256=heads.save(folder) if heads is not None else "",
+        lineage=[dict(ancestor) for ancestor in provenance.lineage],
     )
     with quiet_transformers():
         model.save_pretrained(folder)

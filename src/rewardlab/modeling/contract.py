@@ -21,6 +21,8 @@ from rewardlab.types import ReadOut
 
 FILE_NAME = "reward_contract.json"
 VERSION = 1
+MOST_ANCESTORS = 50
+"""Ancestors that a contract names: a refresh a week for a year. What is older is in theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,9 @@ class Contract:
         head: What the head gives numbers for, and how they become one score.
         heads: Of a checkpoint that was trained with several heads, whose mean its head is: each of them. Else empty.
         heads_sha256: SHA-256 of the file that holds them.
+        lineage: The models that this one was retrained to replace (``rewardlab train --refresh``), newest first, at
+            most :data:`MOST_ANCESTORS`: each ``{"name", "fingerprint", "contract_sha256", "versions", "data",
+            "held_out_accuracy"}``. Empty of a model that replaces none.
         version: Version of this record.
     """
 
@@ -130,6 +135,7 @@ class Contract:
     calibration: dict[str, Any] = field(default_factory=dict)
     heads: list[HeadRecord] = field(default_factory=list)
     heads_sha256: str = ""
+    lineage: list[dict[str, Any]] = field(default_factory=list)
     version: int = VERSION
 
     def temperature_of(self, unit: Unit) -> float | None:

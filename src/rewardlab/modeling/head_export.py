@@ -89,7 +89,11 @@ def export_head(folder: str | Path, head: int, output: str | Path, *, device: st
             _template_of(contract),
             max_length=contract.max_length,
             provenance=Provenance(
-                contract.objective, data=contract.data, training=training, held_out_metrics=record.held_out_metrics
+                contract.objective,
+                data=contract.data,
+                training=training,
+                held_out_metrics=record.held_out_metrics,
+                lineage=contract.lineage,
             ),
             reference=record.reference,
             read_out=contract.head,

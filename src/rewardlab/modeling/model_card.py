@@ -15,7 +15,13 @@ from typing import Any
 
 from rewardlab.metrics.probability_columns import WORDS
 from rewardlab.modeling.contract import Contract
-from rewardlab.modeling.model_card_figures import bounds_text, headlines, heads_table, metrics_section
+from rewardlab.modeling.model_card_figures import (
+    bounds_text,
+    headlines,
+    heads_table,
+    lineage_section,
+    metrics_section,
+)
 
 FILE_NAME = "README.md"
 MARKER = "<!-- Written by rewardlab from reward_contract.json, anew at each change. To keep your text, delete this. -->"
@@ -113,6 +119,7 @@ def model_card(contract: Contract, name: str) -> str:
         _limits(contract),
         "## How it was made",
         _made(contract),
+        *lineage_section(contract),
     ]
     return f"---\n{_metadata(contract, name)}\n---\n\n{MARKER}\n\n" + "\n\n".join(sections) + "\n"
 

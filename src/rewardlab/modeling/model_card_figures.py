@@ -159,3 +159,25 @@ def bounds_text(found: Any) -> str:
         return "-"
     high = found.get("high")
     return f"{found['low']:.4f} to {'no upper bound' if high is None else f'{high:.4f}'}"
+
+
+def lineage_section(contract: Contract) -> list[str]:
+    """The models that this one was retrained to replace, newest first, with heading; nothing where there are none."""
+    if not contract.lineage:
+        return []
+    rows = ["| fingerprint | trained on | held-out accuracy | rewardlab |", "|---|---|---|---|"]
+    for ancestor in contract.lineage:
+        train = (ancestor.get("data") or {}).get("train") or {}
+        count = f"{train['num_groups']:,} rows" if "num_groups" in train else "unknown"
+        accuracy = ancestor.get("held_out_accuracy") or {}
+        value = "unknown"
+        if "value" in accuracy:
+            value = f"{accuracy['value']:.4f}"
+            value += f" ({bounds_text(accuracy)})" if accuracy.get("low") is not None else ""
+        version = (ancestor.get("versions") or {}).get("rewardlab", "unknown")
+        rows.append(f"| `{str(ancestor.get('fingerprint'))[:16]}` | {count} | {value} | {version} |")
+    told = (
+        "Retrained from the base model to replace the first of these, which replaced the next. Accuracies of different "
+        "held-out rows do not compare; `rewardlab compare OLD NEW --data FILE` does."
+    )
+    return ["## Lineage", told, "\n".join(rows)]

@@ -66,6 +66,7 @@ def save_trained(
     *,
     training: Mapping[str, Any] | None = None,
     files: Sequence[Mapping[str, str]] = (),
+    lineage: Sequence[Mapping[str, Any]] = (),
     report: Callable[[str], None] = logger.info,
 ) -> SavedModel:
     """Save what a trainer has trained, as one plain checkpoint with its contract; adapters are merged.
@@ -78,6 +79,7 @@ def save_trained(
         folder: Where to.
         training: What else the contract should record of the run.
         files: The data files: ``{"role", "file", "sha256"}`` each.
+        lineage: The models that this one is to replace, as the contract has them.
         report: Called with one line for each stage.
 
     Raises:
@@ -136,6 +138,7 @@ def save_trained(
                 "steps": trainer.state.global_step,
             },
             held_out_metrics=held_out.to_dict() if held_out else {},
+            lineage=lineage,
         ),
         reference=statistics_of([example.group for example in examples], scores, source),
         read_out=read_out,

@@ -25,7 +25,7 @@ from rewardlab.data.loading import MAX_BAD_FRACTION
 from rewardlab.data.merging import count_merged
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.modeling.head import is_decoder
-from rewardlab.modeling.loading import position_limit, quiet_transformers
+from rewardlab.modeling.loading import fingerprint_of, position_limit, quiet_transformers
 from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner_model, prepare_for_training
 from rewardlab.training.arguments import RewardArguments, read_out_of, require_objective
 from rewardlab.training.batches import EncodedDataset
@@ -75,7 +75,8 @@ def train_reward_model(
     max_bad_fraction: float = MAX_BAD_FRACTION,
     ledger: Ledger | None = None,
     eval_ledger: Ledger | None = None,
-    sources: Sequence[Mapping[str, str]] = (),
+    sources: Sequence[Mapping[str, Any]] = (),
+    lineage: Sequence[Mapping[str, Any]] = (),
     report: Callable[[str], None] = logger.info,
 ) -> TrainingResult:
     """Train, save, load again and verify.
@@ -95,7 +96,9 @@ def train_reward_model(
         max_bad_fraction: Largest share of groups that may be impossible to encode before the run stops.
         ledger: Where dropped, quarantined and truncated training rows are counted.
         eval_ledger: The same for held-out rows; the same ledger where both came from one reading.
-        sources: The files the groups came from, for the contract: ``{"role", "file", "sha256"}`` each.
+        sources: The files the groups came from: ``{"role", "file", "sha256"}`` each, for the contract; ``training/``,
+            which is the user's own, keeps what else they say (``path``, ``split``, ``format``) for a refresh.
+        lineage: The models that this one is to replace, as the contract has them.
         report: Called with one line for each stage.
 
     Returns:
@@ -181,7 +184,17 @@ def train_reward_model(
         **({} if arguments.ensemble_heads == 1 else {"ensemble_heads": arguments.ensemble_heads}),
         "train_sha256": groups_fingerprint(data.groups),
     }
-    checkpoint = _start_or_resume(output_dir / TRAINING_FOLDER, manifest, resume=resume, report=report)
+    checkpoint = _start_or_resume(
+        output_dir / TRAINING_FOLDER,
+        manifest,
+        beside={
+            **_base_record(model),
+            **({"lora": dataclasses.asdict(lora or LoraOptions())} if mode == "lora" else {}),
+        }
+        | {"sources": [dict(source) for source in sources]},
+        resume=resume,
+        report=report,
+    )
     start = time.perf_counter()
     with quiet_transformers():  # its bars would cut into ours
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -192,7 +205,11 @@ def train_reward_model(
     for name, value in learned_values(trainer.objective).items():
         report(f"learned beside the model: {name} = {value:.4g}")
     saved = trainer.save_reward_model(
-        output_dir, training={"base_model": str(model), "mode": preset_name}, files=sources, report=report
+        output_dir,
+        training={"base_model": str(model), "mode": preset_name},
+        files=[{name: source[name] for name in ("role", "file", "sha256")} for source in sources],
+        lineage=lineage,
+        report=report,
     )
     history = [dict(entry) for entry in trainer.state.log_history]
     folder = output_dir / TRAINING_FOLDER
@@ -289,14 +306,28 @@ def _arguments(
     return RewardArguments(**values)
 
 
+def _base_record(model: str | Path) -> dict[str, str]:
+    """Where the base model is and how it is told from others; of a hub id its name says both."""
+    folder = Path(model)
+    return {"base_path": str(folder.resolve()), "base_fingerprint": fingerprint_of(folder)} if folder.is_dir() else {}
+
+
 def _start_or_resume(
-    folder: Path, manifest: dict[str, Any], *, resume: bool, report: Callable[[str], None]
+    folder: Path,
+    manifest: dict[str, Any],
+    *,
+    beside: Mapping[str, Any],
+    resume: bool,
+    report: Callable[[str], None],
 ) -> str | None:
-    """Note what is trained on what, or check that the run to resume is this one; returns its newest checkpoint."""
+    """Note what is trained on what, or check that the run to resume is this one; returns its newest checkpoint.
+
+    What stands beside the manifest may change between the two, such as where files are.
+    """
     path = folder / MANIFEST
     if not resume or not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps({**manifest, **beside}, indent=1) + "\n", encoding="utf-8")
         return None
     before = json.loads(path.read_text(encoding="utf-8"))
     differences = [

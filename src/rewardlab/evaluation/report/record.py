@@ -134,8 +134,9 @@ def environment_section(data: ReportData) -> Section:
     names: Sequence[str] = list(dict.fromkeys([*then, *data.versions]))
     rows = [(name, then.get(name, UNKNOWN), data.versions.get(name, UNKNOWN)) for name in names]
     blocks: list[Block] = [Table("Versions", ("", "of the model", "of this page"), rows, "lrr")]
-    if data.run:
-        blocks.append(Table("The run (training/run.json)", ("", ""), flat(data.run), "lw"))
+    if data.run:  # but for places on the machine that trained: a page is passed on
+        run = {name: value for name, value in data.run.items() if name not in ("sources", "base_path")}
+        blocks.append(Table("The run (training/run.json)", ("", ""), flat(run), "lw"))
     else:
         blocks.append(Note("No training/run.json: the checkpoint was not trained here."))
     return Section("environment", "Environment", lead, blocks)
