@@ -16,7 +16,7 @@ from rewardlab.errors import CheckpointError, ConfigError, DataError
 
 COMMANDS = [
     "demo", "data", "train", "import", "verify", "evaluate", "calibrate", "benchmark", "report", "score",
-    "best-of-n", "overopt", "serve",
+    "best-of-n", "overopt", "serve", "monitor", "compare", "judge",
 ]  # fmt: skip
 
 

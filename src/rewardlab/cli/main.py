@@ -24,9 +24,12 @@ from rewardlab.cli import data
 from rewardlab.cli.benchmark import benchmark
 from rewardlab.cli.best_of_n import best_of_n
 from rewardlab.cli.calibrate import calibrate
+from rewardlab.cli.compare import compare
 from rewardlab.cli.demo import demo
 from rewardlab.cli.evaluate import evaluate
 from rewardlab.cli.import_ import import_
+from rewardlab.cli.judge import judge
+from rewardlab.cli.monitor import monitor
 from rewardlab.cli.overopt import overopt
 from rewardlab.cli.report import report
 from rewardlab.cli.score import score
@@ -57,6 +60,9 @@ app.command(rich_help_panel="Use it")(score)
 app.command("best-of-n", rich_help_panel="Use it")(best_of_n)
 app.command(rich_help_panel="Use it")(serve)
 app.command(rich_help_panel="Use it")(overopt)
+app.command(rich_help_panel="Keep it true")(monitor)
+app.command(rich_help_panel="Keep it true")(compare)
+app.command(rich_help_panel="Keep it true")(judge)
 
 
 def _paragraphs(docstring: str) -> str:
@@ -98,6 +104,7 @@ def root(
         rewardlab calibrate my-rm --data held_out.jsonl
         rewardlab score my-rm --data completions.jsonl --output scores.jsonl
         rewardlab serve my-rm
+        rewardlab monitor my-rm --fresh this_week.jsonl --history rm.history
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
