@@ -20,7 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rewardlab.calibration.scale import ScoreScale
@@ -309,6 +311,10 @@ class EnsembleScorer(Scorer):
 
     def _with_disagreement(self, outputs: Sequence[Sequence[Tensor]]) -> tuple[list[list[float]], list[list[float]]]:
         return self.scores_of(outputs)[0], [disagreement(_table(of_group)).tolist() for of_group in outputs]
+
+    def features(self, groups: Sequence[PromptGroup], *, progress: bool = False) -> list[NDArray[np.float32]]:
+        """The first member's; as :meth:`Scorer.features <rewardlab.scoring.scorer.Scorer.features>`."""
+        return self._sources[0].scorer.features(groups, progress=progress)
 
     def score_groups_members(
         self, groups: Sequence[PromptGroup], *, progress: bool = False

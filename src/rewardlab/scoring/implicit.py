@@ -22,7 +22,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
@@ -49,6 +51,7 @@ from rewardlab.modeling.loading import (
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
 from rewardlab.modeling.prefix_tree import Ids
 from rewardlab.modeling.probes import probe_groups
+from rewardlab.scoring.features import completion_features
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.types import ReadOut, Scale, conversation
 
@@ -225,6 +228,12 @@ class ImplicitRewardScorer(Scorer):
             if on_progress is not None:
                 on_progress(len(sequences))
         return rewards
+
+    def _features_of(
+        self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None
+    ) -> list[NDArray[np.float32]]:
+        # A policy's output embedding reads its features; which token is read there is the next one's prediction.
+        return completion_features(self._engines[0], encoded, lambda item: list(_positions(item)), on_progress)
 
 
 def log_likelihoods(engine: Engine, sequences: Sequence[Ids], positions: Sequence[Sequence[int]]) -> Tensor:

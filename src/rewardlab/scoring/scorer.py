@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rewardlab.calibration.scale import ScoreScale
 from rewardlab.data.encoding import EncodedGroup, Encoder
@@ -25,13 +25,18 @@ from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.loading import RewardModel, load_reward_model
 from rewardlab.modeling.parity import LayoutChoice
 from rewardlab.modeling.verification import layout_for_scoring, require_contract_holds
+from rewardlab.scoring.features import completion_features
 from rewardlab.types import Aggregation, Message, PromptGroup, ReadOut, Scale
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+Computed = TypeVar("Computed")
 
 
 class Scorer:
@@ -254,6 +259,31 @@ class Scorer:
         """
         raise self._not_an_ensemble()
 
+    def features(self, groups: Sequence[PromptGroup], *, progress: bool = False) -> list[NDArray[np.float32]]:
+        """What the head reads of each completion: the model's own features of it.
+
+        Args:
+            groups: The groups.
+            progress: Show a progress bar on stderr.
+
+        Returns:
+            Per group shape (K, hidden), float32. Of outcome and process models the mean over the tokens or steps that
+            are read, of an implicit reward the policy's over the completion's tokens, of an ensemble the first
+            member's.
+
+        Raises:
+            CheckpointError: The model runs in the padded layout and reads a whole sequence at its end: transformers
+                then applies the head to every token, and there is no one row.
+            DataError: As :meth:`score_groups`.
+        """
+        encoded = self._encoded(groups)
+        return self._with_bar(encoded, progress, lambda told: self._features_of(encoded, told))
+
+    def _features_of(
+        self, encoded: Sequence[EncodedGroup], on_progress: Callable[[int], None] | None
+    ) -> list[NDArray[np.float32]]:
+        return completion_features(self._engine, encoded, lambda item: item.readouts, on_progress)
+
     def step_scores(self, groups: Sequence[PromptGroup]) -> list[list[list[float]]]:
         """P(correct) of each step of every completion, by a process model.
 
@@ -294,15 +324,24 @@ class Scorer:
         )
 
     def _outputs_with_bar(self, encoded: Sequence[EncodedGroup], progress: bool) -> list[list[Tensor]]:
+        return self._with_bar(encoded, progress, lambda told: self.outputs(encoded, told))
+
+    def _with_bar(
+        self,
+        encoded: Sequence[EncodedGroup],
+        progress: bool,
+        compute: Callable[[Callable[[int], None] | None], Computed],
+    ) -> Computed:
+        """What ``compute`` gives, told of progress by completions."""
         if not progress:
-            return self.outputs(encoded)
+            return compute(None)
         from rich.console import Console
         from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("scoring", total=sum(len(item.sequences) for item in encoded))
-            return self.outputs(encoded, on_progress=lambda n: bar.advance(task, n))
+            return compute(lambda n: bar.advance(task, n))
 
     def _encoded(self, groups: Sequence[PromptGroup]) -> list[EncodedGroup]:
         encoded = []
