@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from tests.evaluation.report.conftest import make_contract, make_groups, make_scores
+from tests.monitoring.simulated_history import write_history
 
 from rewardlab.cli.report import report
-from rewardlab.errors import ConfigError
+from rewardlab.errors import ConfigError, DataError
 from rewardlab.training.held_out import write_held_out
 
 
@@ -45,3 +46,24 @@ def test_two_models(folder, tmp_path, monkeypatch):
 def test_bad_usage_is_told_before_anything_is_loaded(models, output, tmp_path):
     with pytest.raises(ConfigError):
         report(models, output=tmp_path / output if output else None)
+
+
+def test_the_trends_of_a_history(tmp_path, capsys):
+    path = write_history(tmp_path / "rm.history", windows=2, looks_live=1)
+    output = tmp_path / "page.html"
+    report(None, history=path, output=output)
+    assert "rewardlab monitor: " in output.read_text(encoding="utf-8")
+    report(["elsewhere/rm"], history=path, output=output)
+    with pytest.raises(DataError, match="nothing in it is of other"):
+        report(["other"], history=path, output=output)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "page.html" in told.err
+
+
+@pytest.mark.parametrize(
+    ("models", "more"), [(None, {}), (["a", "b"], {"history": "h"}), (["a"], {"history": "h", "data": ["d.jsonl"]})]
+)
+def test_what_does_not_go_together_is_told(models, more):
+    with pytest.raises(ConfigError):
+        report(models, **more)
