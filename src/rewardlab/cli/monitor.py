@@ -277,7 +277,9 @@ def _write_prometheus(path: Path, stored: Snapshot, history: History) -> None:
     from rewardlab.monitoring.prometheus_file import write_textfile
 
     try:
-        write_textfile(path, [one for one in history.snapshots(pairs=False) if one.model == stored.model])
+        earlier = history.snapshots(pairs=False)
+        unstored = [stored] if stored.number is None else []  # a live window that is left to grow was a look too
+        write_textfile(path, [one for one in (*earlier, *unstored) if one.model == stored.model])
     except RewardLabError as error:
         number = "" if stored.number is None else f" (the snapshot is stored, number {stored.number})"
         raise type(error)(f"{error.message}{number}", hint=error.hint) from error

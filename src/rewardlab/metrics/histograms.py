@@ -71,12 +71,14 @@ class Histogram:
         """Refuse counts that are of other bins.
 
         Raises:
-            ValueError: Edges do not rise, or counts are not one more than edges, or one is below 0.
+            ValueError: Edges do not rise, counts are not one more than edges or below 0, or a sum is not finite.
         """
         if not self.edges or any(not low < high for low, high in zip(self.edges, self.edges[1:], strict=False)):
             raise ValueError("a histogram's edges must rise")
         if len(self.counts) != len(self.edges) + 1 or min(self.counts) < 0:
             raise ValueError(f"{len(self.edges)} edges need {len(self.edges) + 1} counts of at least 0")
+        if not (math.isfinite(self.total) and math.isfinite(self.squares)):
+            raise ValueError(f"a histogram's sums must be finite, got {self.total} and {self.squares}")
 
     @classmethod
     def of(cls, edges: Iterable[float], values: ArrayLike = ()) -> Histogram:

@@ -91,8 +91,22 @@ class History:
         Raises:
             DataError: It cannot be written.
         """
+        return self.append(lambda opened: dataclasses.replace(snapshot, findings=tuple(test(opened, snapshot))))
+
+    def append(self, make: Callable[[History], Snapshot]) -> Snapshot:
+        """Make a snapshot of what is in the history and append it, as one step that nobody can come between.
+
+        Args:
+            make: Makes it; as ``test`` of :meth:`record`, which is for a snapshot that is seen before it is tested.
+
+        Returns:
+            The snapshot with its number, on the disk.
+
+        Raises:
+            DataError: It cannot be written.
+        """
         with self._writing():
-            found = dataclasses.replace(snapshot, findings=tuple(test(self, snapshot)), number=None)
+            found = dataclasses.replace(make(self), number=None)
             cursor = self._connection.execute(
                 "INSERT INTO snapshots (kind, fingerprint, record) VALUES (?, ?, ?)",
                 (found.kind, found.fingerprint, _record_of(found)),

@@ -28,11 +28,12 @@ from rewardlab.evaluation.scorers import is_ensemble
 from rewardlab.metrics.divergence import Divergence, diverge
 from rewardlab.metrics.histograms import DISAGREEMENT_GRID, TOKEN_GRID, Histogram, expected_shares, score_grid
 from rewardlab.modeling.contract import load_contract
+from rewardlab.modeling.loading import fingerprint_of
 from rewardlab.monitoring.figures import contract_sha256, settings_of
 from rewardlab.monitoring.history import History
 from rewardlab.monitoring.snapshots import Finding, Snapshot
 from rewardlab.monitoring.thresholds import Thresholds
-from rewardlab.scoring.names import short_name
+from rewardlab.scoring.names import require_models, short_name
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.types import PromptGroup
 
@@ -144,28 +145,49 @@ def run_live(
     Raises:
         DataError: The server cannot be reached, refuses, has no model, or answers something else.
     """
+    require_models(model)
     record = _read(url, api_key, timeout_s)
     reading = {name: Histogram.from_dict(record[name]) for name in WATCHES}
-    fingerprint = str(record["fingerprint"])
     snapshot = Snapshot(
         kind="live",
         at=_told(now),
         model=short_name(model),
-        fingerprint=fingerprint,
+        fingerprint=str(record["fingerprint"]),
         contract_sha256=None,
         data=(url,),
         data_sha256=None,
         settings={"id": record["id"], "since": record["since"]},
     )
-    windows = _windows(history, snapshot, reading)
+    try:
+        # The window is what is new since the last look, so nobody may look between that and the storing.
+        return history.append(lambda opened: _seen(opened, snapshot, reading, model, thresholds))
+    except _TooFewError as few:
+        return few.snapshot
+
+
+class _TooFewError(Exception):
+    """The window is too small; whoever raises this inside the history's lock has nothing stored."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+
+
+def _seen(
+    history: History, snapshot: Snapshot, reading: Mapping[str, Histogram], model: str, thresholds: Thresholds
+) -> Snapshot:
+    """The snapshot with its window, what it is held against, and what is made of it."""
+    earlier = history.snapshots("live", fingerprint=snapshot.fingerprint, pairs=False)
+    windows = _windows(earlier, snapshot, reading)
+    references = history.snapshots("reference", pairs=False)
+    findings = [_of_model(references, model, snapshot), *_of_counting(earlier, snapshot)]
     if windows["scores"].num < thresholds.fewest_scores:
         few = f"{windows['scores'].num:,} scores since the last look, fewer than {thresholds.fewest_scores:,}"
-        finding = Finding("scores", "learning", f"{few}: the window is left to grow, nothing is stored")
-        return _filled(snapshot, windows, reading, {}, (finding,))
-
-    references = history.snapshots("reference", fingerprint=fingerprint, pairs=False)
-    expected = _expected(references, model, windows["scores"].edges)
-    compared, findings = {}, _of_model(history, model, fingerprint)
+        findings.append(Finding("scores", "learning", f"{few}: the window is left to grow, nothing is stored"))
+        raise _TooFewError(_filled(snapshot, windows, reading, {}, findings))
+    own = [one for one in references if one.fingerprint == snapshot.fingerprint]
+    expected = _expected(own, model, windows)
+    compared = {}
     for name, called in WATCHES.items():
         window = windows[name]
         if not window.num:
@@ -176,19 +198,33 @@ def run_live(
             continue
         compared[name] = found = diverge(expected[name][0], window.counts, num_reference=expected[name][1])
         findings.append(_judged(name, called, found, window, expected[name][2], thresholds))
-    return history.record(_filled(snapshot, windows, reading, compared, ()), lambda _, new: findings)
+    return _filled(snapshot, windows, reading, compared, findings)
 
 
-def _windows(history: History, new: Snapshot, reading: Mapping[str, Histogram]) -> dict[str, Histogram]:
+def _windows(
+    earlier: Sequence[Snapshot], new: Snapshot, reading: Mapping[str, Histogram]
+) -> dict[str, Histogram]:
     """What was counted since the last stored look at the same counts; all of it where counting began anew."""
-    for earlier in reversed(history.snapshots("live", fingerprint=new.fingerprint, pairs=False)):
-        if earlier.settings.get("id") == new.settings["id"]:
-            before = {name: Histogram.from_dict(earlier.metrics[name]["reading"]) for name in WATCHES}
-            try:
-                return {name: reading[name] - before[name] for name in WATCHES}
-            except ValueError as error:
-                raise DataError(f"{new.data[0]} has counted less than at snapshot {earlier.number}: {error}") from error
-    return dict(reading)
+    same = [one for one in earlier if one.settings.get("id") == new.settings["id"]]
+    if not same:
+        return dict(reading)
+    before = {name: Histogram.from_dict(same[-1].metrics[name]["reading"]) for name in WATCHES}
+    try:
+        return {name: reading[name] - before[name] for name in WATCHES}
+    except ValueError as error:
+        raise DataError(
+            f"{new.data[0]} has counted less than at snapshot {same[-1].number}: {error}",
+            hint="look again: another look may have come between",
+        ) from error
+
+
+def _of_counting(earlier: Sequence[Snapshot], new: Snapshot) -> list[Finding]:
+    """That counts were lost: a server that starts again, or changes its model, counts from nothing."""
+    if not earlier or any(one.settings.get("id") == new.settings["id"] for one in earlier):
+        return []
+    since, last = new.settings["since"], earlier[-1].at
+    message = f"the server counts anew since {since}: what it scored after the look of {last} and before is not seen"
+    return [Finding("counting", "warning", message)]
 
 
 def _filled(
@@ -196,7 +232,7 @@ def _filled(
     windows: Mapping[str, Histogram],
     reading: Mapping[str, Histogram],
     compared: Mapping[str, Divergence],
-    findings: tuple[Finding, ...],
+    findings: Sequence[Finding],
 ) -> Snapshot:
     metrics = {
         name: {
@@ -209,26 +245,26 @@ def _filled(
         }
         for name in WATCHES
     }
-    return replace(snapshot, metrics=metrics, findings=findings)
+    return replace(snapshot, metrics=metrics, findings=tuple(findings))
 
 
 _Expected = tuple[Sequence[float], int | None, float | None]  # counts or shares, values behind them, their mean
 
 
-def _expected(references: Sequence[Snapshot], model: str, edges: tuple[float, ...]) -> dict[str, _Expected]:
-    """What each distribution is held against."""
+def _expected(references: Sequence[Snapshot], model: str, windows: Mapping[str, Histogram]) -> dict[str, _Expected]:
+    """What each distribution is held against, where it was counted in the same bins."""
     if references:
         known = {name: Histogram.from_dict(references[-1].metrics[name]) for name in WATCHES}
         return {
             name: (one.counts, None, one.mean)
             for name, one in known.items()
-            if one.num and (name != "scores" or one.edges == edges)
+            if one.num and one.edges == windows[name].edges
         }
     contract = load_contract(model) if Path(model).is_dir() else None
     reference = None if contract is None else contract.reference
     if reference is None or not reference.quantiles:
         return {}
-    shares = expected_shares(edges, reference.quantiles)
+    shares = expected_shares(windows["scores"].edges, reference.quantiles)
     return {"scores": (shares.tolist(), reference.num_scores, reference.mean)}
 
 
@@ -243,7 +279,7 @@ def _judged(
     told = f"{called} of {window.num:,} items: {figures}{moved}"
     real = min(found.ks_p, found.chi2_p) < limits.ks_p
     rises = window.mean is not None and reference_mean is not None and window.mean > reference_mean
-    if real and (found.psi >= limits.psi_alarm or found.js >= limits.js_alarm):
+    if real and found.psi >= limits.psi_alarm:
         why = "; the policy may have left what the members were trained on" if name == "disagreement" and rises else ""
         return Finding(
             name, "alarm", f"{told}: no longer the reference's distribution{why}", found.psi, limits.psi_alarm
@@ -253,18 +289,23 @@ def _judged(
     return Finding(name, "ok", told, found.psi, limits.psi_alarm)
 
 
-def _of_model(history: History, model: str, fingerprint: str) -> list[Finding]:
+def _of_model(references: Sequence[Snapshot], model: str, seen: Snapshot) -> Finding:
     """Whether the server serves what it should."""
+    served = f"the server serves {seen.fingerprint[:16]}"
     if Path(model).is_dir():
-        from rewardlab.modeling.loading import fingerprint_of
-
         own = fingerprint_of(Path(model))
-        if own != fingerprint:
-            message = (
-                f"the server serves {fingerprint[:16]}, and {model} is {own[:16]}: reload it, or name what it serves"
-            )
-            return [Finding("model", "alarm", message)]
-    return [Finding("model", "ok", f"the server serves {fingerprint[:16]}")]
+        if own != seen.fingerprint:
+            message = f"{served}, and {model} is {own[:16]}: reload it, or name the folder that it serves"
+            return Finding("model", "alarm", message)
+        return Finding("model", "ok", f"{served}, which is {model}")
+    # Of a hub id or an ensemble the fingerprint is only known once it is loaded, as it was for the reference.
+    known = [one.fingerprint for one in references if one.model == seen.model]
+    if not known:
+        return Finding("model", "warning", f"{served}; whether that is {model} is not known before a --reference")
+    if known[-1] != seen.fingerprint:
+        message = f"{served}, and the reference is of {known[-1][:16]}: another model, or store its reference"
+        return Finding("model", "alarm", message)
+    return Finding("model", "ok", f"{served}, as when the reference was stored")
 
 
 def _read(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:

@@ -21,15 +21,12 @@ class Thresholds:
         accuracy_drops: Drops of accuracy that are bet on; others are found too, most quickly those near one of these.
         fewest_pairs: Comparisons below which a fresh window is reported and not tested.
         new_version_p: P-value below which a new version is called worse than the one before on the canary.
-        tolerated_accuracy: Loss of accuracy that a replacement may have, as ``rewardlab compare`` has it.
-        tolerated_ece: Rise of the calibration error that it may have.
         canary_tolerance: Largest difference of a canary score from the same model's earlier one, raw; None takes the
             contract's tolerance for the dtype, and 1e-5 where there is no contract.
         psi_warning: Population stability index at which a live distribution is worth a look.
         psi_alarm: Population stability index at which it is an alarm.
-        ks_p: P-value of the Kolmogorov-Smirnov test below which a difference counts as one at all. A large sample makes
-            every difference significant, so it raises no alarm by itself.
-        js_alarm: Jensen-Shannon distance (base 2, from 0 to 1) at which it is an alarm.
+        ks_p: P-value of the Kolmogorov-Smirnov or chi-square test below which a difference counts as one at all. A
+            large sample makes every difference significant, so it raises no alarm by itself.
         fewest_scores: Scores below which a live window is left to grow.
         gap_steps: Rises of the mean gap between proxy and ensemble that are bet on, in standard deviations of the gap.
     """
@@ -39,13 +36,10 @@ class Thresholds:
     accuracy_drops: tuple[float, ...] = (0.02, 0.05, 0.1)
     fewest_pairs: int = 30
     new_version_p: float = 0.05
-    tolerated_accuracy: float = 0.01
-    tolerated_ece: float = 0.02
     canary_tolerance: float | None = None
     psi_warning: float = 0.1
     psi_alarm: float = 0.25
     ks_p: float = 0.001
-    js_alarm: float = 0.2
     fewest_scores: int = 200
     gap_steps: tuple[float, ...] = field(default=(0.1, 0.25, 0.5))
 
@@ -61,7 +55,7 @@ class Thresholds:
         for name in ("horizon", "fewest_pairs", "fewest_scores"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("tolerated_accuracy", "tolerated_ece", "psi_warning", "psi_alarm", "js_alarm"):
+        for name in ("psi_warning", "psi_alarm"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a number of at least 0, got {value}")
