@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rewardlab.errors import DataError
+from rewardlab.errors import CheckpointError, DataError
 from rewardlab.metrics.histograms import DISAGREEMENT_GRID, TOKEN_GRID, Histogram, score_grid
+from rewardlab.monitoring import live
 from rewardlab.monitoring.history import History
 from rewardlab.monitoring.live import ROUTE, run_live, run_reference
+from rewardlab.monitoring.snapshots import Snapshot
 from rewardlab.monitoring.thresholds import Thresholds
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.types import PromptGroup
@@ -31,6 +34,7 @@ class Counting:
         self.fingerprint = fingerprint
         self.id = "first"
         self.key: str | None = None
+        self.pause = 0.0
         self.histograms = {
             "scores": Histogram.of(edges),
             "tokens": Histogram.of(TOKEN_GRID),
@@ -46,6 +50,9 @@ class Counting:
         self.id += "+"
         self.histograms = {name: Histogram.of(edges) for name, edges in self.edges.items()}
 
+    def raw(self) -> bytes:
+        return json.dumps(self.body()).encode()
+
     def body(self) -> dict[str, Any]:
         counted = {name: one.to_dict() for name, one in self.histograms.items()}
         return {"id": self.id, "since": "2026-11-21T00:00:00Z", "fingerprint": self.fingerprint, **counted}
@@ -56,11 +63,14 @@ def serving(counting: Counting) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             refused = counting.key is not None and self.headers["Authorization"] != f"Bearer {counting.key}"
-            body = b"{}" if refused else json.dumps(counting.body()).encode()
+            body = b"{}" if refused else counting.raw()
             self.send_response(404 if self.path != ROUTE else 401 if refused else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(OSError):
+                for start in range(0, len(body), len(body) // 8 if counting.pause else len(body)):
+                    self.wfile.write(body[start : start + len(body) // 8] if counting.pause else body)
+                    time.sleep(counting.pause)
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -157,7 +167,7 @@ def test_counts_that_fell_are_an_error(
         run_live(url, str(reward_model), history, LIMITS)
         counting.restart()
         counting.id = "first"
-        with pytest.raises(DataError, match="counted less"):
+        with pytest.raises(DataError, match=r"counted less.*lower than it was"):
             run_live(url, str(reward_model), history, LIMITS)
 
 
@@ -181,7 +191,9 @@ def test_lengths_and_scores_are_held_against_a_reference_snapshot(
     assert (state_of(longer, "scores"), state_of(longer, "tokens")) == ("ok", "alarm")
 
 
-def test_members_that_disagree_more_are_an_alarm_that_says_why(history: History) -> None:
+def test_members_that_disagree_more_are_an_alarm_that_says_why(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counting = Counting("ensemble", score_grid())
     generator = np.random.default_rng(0)
     reference = Histogram.of(DISAGREEMENT_GRID, generator.gamma(4, 0.1, 2000))
@@ -190,12 +202,11 @@ def test_members_that_disagree_more_are_an_alarm_that_says_why(history: History)
         "tokens": Histogram.of(TOKEN_GRID, [50] * 2000).to_dict(),
         "disagreement": reference.to_dict(),
     }
-    from rewardlab.monitoring.snapshots import Snapshot
-
     known = Snapshot("reference", "2026-11-21T00:00:00Z", "A,B", "ensemble", None, ("r.jsonl",), None, metrics=metrics)
     history.record(known, lambda *_: [])
     with serving(counting) as url:
         counting.add(scores=generator.normal(size=400), tokens=[50] * 400, disagreement=generator.gamma(4, 0.2, 400))
+        monkeypatch.setattr(live, "require_models", lambda _: None)  # its folders are nowhere
         seen = run_live(url, "A,B", history, LIMITS)
     finding = next(one for one in seen.findings if one.watch == "disagreement")
     assert finding.state == "alarm"
@@ -203,13 +214,53 @@ def test_members_that_disagree_more_are_an_alarm_that_says_why(history: History)
     assert state_of(seen, "scores") == "ok"
 
 
-def test_a_server_with_another_model_is_an_alarm(
-    scorer: Scorer, counting: Counting, history: History, reward_model: Path
+@pytest.mark.parametrize("count", [10, 300])
+def test_a_server_with_another_model_is_an_alarm_however_little_it_has_scored(
+    scorer: Scorer, counting: Counting, history: History, reward_model: Path, count: int
 ) -> None:
     counting.fingerprint = "another"
     with serving(counting) as url:
-        counting.add(scores=like_reference(scorer, 300))
+        counting.add(scores=like_reference(scorer, count))
         assert state_of(run_live(url, str(reward_model), history, LIMITS), "model") == "alarm"
+
+
+def test_what_cannot_be_compared_is_not_called_right(counting: Counting, history: History) -> None:
+    with serving(counting) as url:
+        counting.add(scores=[0.0] * 300)
+        assert state_of(run_live(url, "owner/name", history, LIMITS), "model") == "warning"
+        with pytest.raises(CheckpointError, match="typo"):
+            run_live(url, "./runs/old/typo", history, LIMITS)
+
+
+def test_two_looks_at_once_see_each_score_once(
+    scorer: Scorer, counting: Counting, history: History, reward_model: Path
+) -> None:
+    counting.add(scores=like_reference(scorer, 1000))
+    start = threading.Barrier(2)
+
+    def look(url: str) -> None:
+        with History(history.path) as opened:
+            start.wait()
+            run_live(url, str(reward_model), opened, LIMITS)
+
+    with serving(counting) as url:
+        threads = [threading.Thread(target=look, args=(url,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [one.metrics["scores"]["num"] for one in history.snapshots("live")] == [1000]
+
+
+def test_counts_that_a_restart_lost_are_told(
+    scorer: Scorer, counting: Counting, history: History, reward_model: Path
+) -> None:
+    with serving(counting) as url:
+        counting.add(scores=like_reference(scorer, 300))
+        run_live(url, str(reward_model), history, LIMITS)
+        counting.restart()
+        counting.add(scores=like_reference(scorer, 200))
+        assert state_of(run_live(url, str(reward_model), history, LIMITS), "counting") == "warning"
 
 
 def test_a_key_is_sent_and_its_lack_is_told(
@@ -228,8 +279,40 @@ def test_a_key_is_sent_and_its_lack_is_told(
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "localhost:8000", "file:///etc/hostname"])
 def test_what_is_no_server_is_told(url: str, history: History) -> None:
     with pytest.raises(DataError, match=url.split("//")[0]):
-        run_live(url, "rm", history, LIMITS, timeout_s=2)
+        run_live(url, "owner/rm", history, LIMITS, timeout_s=2)
     assert not history.snapshots()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"[" * 100_000, "recursion"),
+        (b'{"id": "x", "since": "y"', "delimiter|Expecting"),
+        (b"[]", "something else"),
+        (b'{"id": 5, "since": "y", "fingerprint": "f", "scores": 0, "tokens": 0, "disagreement": 0}', "something else"),
+        (b'{"id": "x", "since": "y", "fingerprint": "f", "scores": {}, "tokens": 0, "disagreement": 0}', "scores: not"),
+    ],
+)
+def test_an_answer_that_is_none_is_told(
+    counting: Counting, history: History, monkeypatch: pytest.MonkeyPatch, body: bytes, told: str
+) -> None:
+    monkeypatch.setattr(Counting, "raw", lambda self: body)
+    with serving(counting) as url, pytest.raises(DataError, match=told):
+        run_live(url, "owner/rm", history, LIMITS)
+
+
+def test_sums_that_are_no_numbers_are_told(counting: Counting, history: History) -> None:
+    broken = counting.body()
+    broken["scores"]["total"] = float("nan")
+    counting.body = lambda: broken  # type: ignore[method-assign]
+    with serving(counting) as url, pytest.raises(DataError, match="finite"):
+        run_live(url, "owner/rm", history, LIMITS)
+
+
+def test_a_server_that_drips_does_not_hold_the_run(counting: Counting, history: History) -> None:
+    counting.pause = 0.2
+    with serving(counting) as url, pytest.raises(DataError, match=r"within 0\.5 s"):
+        run_live(url, "owner/rm", history, LIMITS, timeout_s=0.5)
 
 
 def test_the_real_server_speaks_what_is_read(
@@ -240,7 +323,6 @@ def test_the_real_server_speaks_what_is_read(
     from fastapi.testclient import TestClient
     from tests.serving.backends import InProcessBackend
 
-    from rewardlab.monitoring import live
     from rewardlab.serving.app import create_app
     from rewardlab.serving.settings import ServerSettings
 

@@ -128,6 +128,8 @@ class Histogram:
         """
         self._require_same_bins(earlier)
         counts = tuple(a - b for a, b in zip(self.counts, earlier.counts, strict=True))
+        if min(counts) < 0:
+            raise ValueError("a count is lower than it was")
         return Histogram(self.edges, counts, self.total - earlier.total, self.squares - earlier.squares)
 
     def _require_same_bins(self, other: Histogram) -> None:

@@ -12,7 +12,9 @@ Help Mitigate Overoptimization").
 
 from __future__ import annotations
 
+import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -38,6 +40,8 @@ from rewardlab.scoring.scorer import Scorer
 from rewardlab.types import PromptGroup
 
 ROUTE = "/v1/distributions"
+
+_MOST_BYTES = 4 << 20  # of an answer, which has some 10,000
 
 WATCHES = {
     "scores": "scores",
@@ -147,7 +151,7 @@ def run_live(
     """
     require_models(model)
     record = _read(url, api_key, timeout_s)
-    reading = {name: Histogram.from_dict(record[name]) for name in WATCHES}
+    reading = _histograms(record, url)
     snapshot = Snapshot(
         kind="live",
         at=_told(now),
@@ -192,6 +196,10 @@ def _seen(
         window = windows[name]
         if not window.num:
             continue
+        if name not in expected and own:
+            message = f"{called}: the reference was counted in other bins; store it again with --reference"
+            findings.append(Finding(name, "warning", message))
+            continue
         if name not in expected:
             hint = "rewardlab monitor DIR --reference FILE stores what they are held against"
             findings.append(Finding(name, "learning", f"{called}: there is no reference to hold them against; {hint}"))
@@ -201,9 +209,7 @@ def _seen(
     return _filled(snapshot, windows, reading, compared, findings)
 
 
-def _windows(
-    earlier: Sequence[Snapshot], new: Snapshot, reading: Mapping[str, Histogram]
-) -> dict[str, Histogram]:
+def _windows(earlier: Sequence[Snapshot], new: Snapshot, reading: Mapping[str, Histogram]) -> dict[str, Histogram]:
     """What was counted since the last stored look at the same counts; all of it where counting began anew."""
     same = [one for one in earlier if one.settings.get("id") == new.settings["id"]]
     if not same:
@@ -214,7 +220,7 @@ def _windows(
     except ValueError as error:
         raise DataError(
             f"{new.data[0]} has counted less than at snapshot {same[-1].number}: {error}",
-            hint="look again: another look may have come between",
+            hint="is it one server, or a proxy in front of several? name one of them",
         ) from error
 
 
@@ -309,23 +315,44 @@ def _of_model(references: Sequence[Snapshot], model: str, seen: Snapshot) -> Fin
 
 
 def _read(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
+    """The server's answer, all of it within ``timeout_s``: a cron job must not hang."""
     address = url.rstrip("/") + ROUTE
     if not address.startswith(("http://", "https://")):
         raise DataError(f"{url}: not the address of a server", hint="such as http://127.0.0.1:8000")
     request = urllib.request.Request(address, headers={"Authorization": f"Bearer {api_key}"} if api_key else {})
+    deadline = time.monotonic() + timeout_s
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            record = json.loads(answer.read())
+            body = bytearray()
+            while part := answer.read1(1 << 16):
+                body += part
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no whole answer within {timeout_s:g} s")
+                if len(body) > _MOST_BYTES:
+                    raise ValueError(f"an answer of more than {_MOST_BYTES:,} bytes")
+        record = json.loads(body)
     except urllib.error.HTTPError as error:
         hint = {401: "give its key: --api-key, or REWARDLAB_API_KEY", 404: "is it `rewardlab serve`, of this version?"}
         raise DataError(f"{address} answered {error.code} {error.reason}", hint=hint.get(error.code, "")) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{address}: {error}", hint="is the server there, and ready?") from error
-    if not isinstance(record, dict) or not {"id", "since", "fingerprint", *WATCHES} <= record.keys():
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error  # urllib's own words around it say nothing more
+        raise DataError(f"{address}: {reason}", hint="is the server there, and ready?") from error
+    texts = [record.get(name) for name in ("id", "since")] if isinstance(record, dict) else [None]
+    if not all(isinstance(text, str) for text in texts) or not {"fingerprint", *WATCHES} <= record.keys():
         raise DataError(f"{address} answered something else than counts", hint="is it `rewardlab serve`?")
     if record["fingerprint"] is None:
         raise DataError(f"{url} has loaded no model yet", hint="ask again when it is ready")
     return record
+
+
+def _histograms(record: Mapping[str, Any], url: str) -> dict[str, Histogram]:
+    found = {}
+    for name in WATCHES:
+        try:
+            found[name] = Histogram.from_dict(record[name])
+        except DataError as error:
+            raise DataError(f"{url}{ROUTE}, {name}: {error.message}", hint="is it `rewardlab serve`?") from error
+    return found
 
 
 def _told(now: datetime | None) -> str:
