@@ -51,7 +51,7 @@ def test_train_refresh_verify_compare(
         "not inherited: 2 epochs",
         "18 old rows and 17 new ones",
         "2 new rows left out, excluded",
-        "1 new rows left out, held out",
+        "1 new row left out, held out",
         "6 held-out rows, those of the old run",
     ):
         assert said in told
@@ -89,10 +89,12 @@ def test_a_model_against_itself_and_an_ensemble(
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write(json.dumps({"prompt": "unlabelled", "completions": ["a", "b"]}) + "\n")
         file.write(json.dumps({"prompt": "too long", "chosen": "sea " * 400, "rejected": "b"}) + "\n")
-    assert main(["compare", model, model, "--data", data]) == 1
+    assert main(["compare", model, model, "--data", data]) == 0
     captured = capsys.readouterr()
-    assert "Undecided" in captured.out
-    assert "about 268" in " ".join(captured.out.split())
+    assert "both models give these 16 comparisons the same scores" in captured.out
+    assert "lineage" not in captured.err
+    assert f'POST /reload with {{"path": "{model}"}}' in captured.err
+    assert f"rewardlab monitor {model} --canary canary.jsonl --history rm.history" in captured.err
     assert "left out for both" in captured.err
     assert "1 rows that say no preference" in captured.err
     twin = str(shutil.copytree(reward_model, tmp_path / "twin"))

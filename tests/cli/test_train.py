@@ -70,6 +70,30 @@ def test_a_recipe_and_shared_prompts(
     assert "accuracy" in captured.out
 
 
+def test_a_file_that_is_labelled_in_part(
+    base_model: Path, tmp_path: Path, pairs: list[PromptGroup], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A third has no label yet, which is no bad row; one prompt is excluded, though its completions are new."""
+    labels = ["a", "b", None] * 4
+    rows = [
+        {"prompt": g.prompt, "a": g.completions[0], "b": g.completions[1], "label": label}
+        for g, label in zip(pairs, labels, strict=False)
+    ]
+    data, canary = tmp_path / "labels.jsonl", tmp_path / "canary.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    canary.write_text(json.dumps({"prompt": f"{rows[0]['prompt']} ", "chosen": "other", "rejected": "texts"}) + "\n")
+    arguments = ["train", "--model", str(base_model), "--data", str(data), "--exclude", str(canary), "--head-only"]
+    output = tmp_path / "rm"
+    assert main([*arguments, "--output", str(output), "--set", "max_steps=1", "--json", *FAST]) == 0
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert summary["rows"] == {"read": 12, "used": 7, "quarantined": 0, "dropped": 5, "truncated": 0}
+    assert summary["reasons"] == {"not labelled yet": 4, "excluded but for formatting": 1}
+    assert captured.err.count("4 of 12 comparisons have no label yet") == 2  # where it was read, and at the end
+    assert "set aside" not in captured.err
+    assert not (output / "training" / "quarantine.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("extra", "status", "message"),
     [

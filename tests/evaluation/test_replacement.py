@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.evaluation.replacement import Replacement, compare_scorers, decide
+from rewardlab.evaluation.replacement import Replacement, change, compare_scorers, decide, points
 from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores
 from rewardlab.types import Pair, PromptGroup
 
@@ -32,15 +32,29 @@ def _margins(right: int, wrong: int, confidence: float = 1.4) -> list[float]:
     return [confidence] * right + [-confidence] * wrong
 
 
-def test_the_same_model_may_replace_itself_once_there_are_rows_enough() -> None:
+def test_models_that_are_right_about_the_same_pairs_once_there_are_rows_enough() -> None:
     """Without a differing pair the bound is 2.71 / (n + 2.71): below 1 % from 268 pairs on."""
-    few, enough = (_evaluated(_margins(3 * n, n)) for n in (50, 75))
-    undecided, found = decide(few, few), decide(enough, enough)
+    few, enough = ([_evaluated(_margins(3 * n, n, sure)) for sure in (1.4, 1.41)] for n in (50, 75))
+    undecided, found = decide(*few), decide(*enough)
     assert (undecided.verdict, undecided.may_replace, undecided.rows_needed) == ("undecided", False, 268)
     assert "about 268 comparisons" in undecided.reasons[0]
+    assert "for --tolerance 0.02 these would do" in undecided.reasons[0]  # 2.71 / 202.71 = 1.3 %
     assert (found.verdict, found.may_replace, found.rows_needed) == ("not worse", True, None)
     assert found.ece is not None
-    assert found.ece.value == 0
+    assert found.ece.value == pytest.approx(0, abs=0.005)
+
+
+def test_the_same_scores_are_never_undecided() -> None:
+    few = _evaluated(_margins(3, 2))
+    found = decide(few, few)
+    assert (found.verdict, found.may_replace, found.rows_needed) == ("not worse", True, None)
+    assert found.reasons == ("both models give these 5 comparisons the same scores",)
+    assert decide(few, _evaluated(_margins(3, 2), temperature=2.0)).verdict == "undecided"
+
+
+def test_what_rounds_to_zero_has_no_sign_to_wonder_about() -> None:
+    assert (points(-0.0004), points(0.0125), points(-0.01)) == ("+0.0", "+1.2", "-1.0")
+    assert (change(-0.0004), change(-0.0), change(0.25)) == ("+0.000", "+0.000", "+0.250")
 
 
 def test_better_and_worse() -> None:
@@ -59,6 +73,7 @@ def test_few_rows_are_undecided_and_say_how_many_would_do() -> None:
     new = [*[-m for m in old[:5]], *old[5:95], *[-m for m in old[95:]]]
     found = decide(_evaluated(old), _evaluated(new), tolerated_ece=0.5)
     assert (found.verdict, found.rows_needed) == ("undecided", 6183)
+    assert "6,183 comparisons would be needed; for --tolerance 0.02 about 1,546" in found.reasons[0]  # a quarter
     assert decide(_evaluated(old), _evaluated(new), tolerance=0.1, tolerated_ece=0.5).may_replace
     nothing = decide(_evaluated(old), _evaluated(new), tolerance=0, tolerated_ece=0.5)
     assert (nothing.verdict, nothing.rows_needed) == ("undecided", None)
@@ -69,6 +84,8 @@ def test_calibration_alone_can_stop_it() -> None:
     calibrated, sure = _evaluated(_margins(1500, 500, float(np.log(3)))), _evaluated(_margins(1500, 500, 4.6))
     found = decide(calibrated, sure)
     assert (found.verdict, found.ece_at) == ("worse", "own T")
+    assert found.calibrated["ece"] == pytest.approx((0.0, 0.24), abs=0.001)
+    assert found.to_dict()["calibrated"]["ece"]["new"] == found.calibrated["ece"][1]
     assert "it is higher" in found.reasons[1]
     assert decide(calibrated, sure, scores_are_probabilities=False).verdict == "not worse"
     without = [_evaluated(_margins(1500, 500, m), temperature=None) for m in (float(np.log(3)), 4.6)]
@@ -163,3 +180,11 @@ def test_a_moved_scale_is_told() -> None:
     (warning,) = found.warnings
     assert "the score scale moved" in warning
     assert found.to_dict()["shift"]["std_ratio"] == pytest.approx(2.0)
+
+
+def test_two_models_near_chance_are_told_of_once() -> None:
+    groups = [PromptGroup(f"p{n}", ("good", "bad"), (Pair(),)) for n in range(400)]
+    scores = np.random.default_rng(0).normal(0, 1, (400, 2))
+    guessing: Any = _Fixed(scores.tolist())
+    (warning,) = compare_scorers(guessing, guessing, groups).warnings
+    assert warning.startswith("both models are near chance on these rows (accuracy ")

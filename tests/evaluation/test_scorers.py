@@ -6,8 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from rewardlab.calibration.scale import ScoreScale
 from rewardlab.errors import ConfigError
-from rewardlab.evaluation.scorers import is_ensemble, require_raw, scores_and_steps, scores_steps
+from rewardlab.evaluation.scorers import (
+    is_ensemble,
+    pair_temperature,
+    require_raw,
+    scores_and_steps,
+    scores_steps,
+)
 from rewardlab.types import PromptGroup
 
 GROUPS = [PromptGroup("p", ["a"])]
@@ -44,3 +51,24 @@ def test_other_than_raw_scores_are_refused() -> None:
     require_raw(SimpleNamespace(scale="raw"), "log loss is of")
     with pytest.raises(ConfigError, match="log loss is of raw scores, and this scorer gives them on the scale 'z'"):
         require_raw(SimpleNamespace(scale="z"), "log loss is of")
+
+
+def test_a_margin_is_divided_by_a_temperature_of_preferences_alone() -> None:
+    for scale, expected in (
+        (ScoreScale(None, 2.5), 2.5),
+        (ScoreScale(None, None), None),
+        (ScoreScale(None, 2.5, "completion"), None),
+    ):
+        assert pair_temperature(SimpleNamespace(reference_scale=scale)) == expected
+
+
+def test_an_ensemble_of_calibrated_members_gives_logits() -> None:
+    fitted, unfitted = (SimpleNamespace(temperature_of=lambda unit, t=t: t) for t in (2.5, None))
+
+    def of(on, *contracts):
+        named = {str(place): contract for place, contract in enumerate(contracts)}
+        return pair_temperature(SimpleNamespace(is_ensemble=True, on=on, contracts=named))
+
+    assert of("calibrated", fitted, fitted) == 1.0
+    assert of("calibrated", fitted, unfitted) is None
+    assert of("z", fitted, fitted) is None

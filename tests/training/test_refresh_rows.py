@@ -13,14 +13,9 @@ from rewardlab.data.fingerprints import groups_fingerprint
 from rewardlab.data.loading import Reading, read_groups
 from rewardlab.data.reading import fingerprint
 from rewardlab.errors import ConfigError, DataError
+from rewardlab.training.kept_out import write_kept_out
 from rewardlab.training.refresh import OldRun, read_old_run
-from rewardlab.training.refresh_rows import (
-    as_sources,
-    refresh_rows,
-    without_completions,
-    without_prompts,
-    without_repeats,
-)
+from rewardlab.training.refresh_rows import as_sources, refresh_rows
 from rewardlab.types import Pair, PromptGroup
 
 
@@ -34,8 +29,8 @@ def _write(path: Path, groups: Sequence[PromptGroup]) -> Path:
     return path
 
 
-def _group(prompt: str, good: str = "yes", bad: str = "no", *, tie: bool = False) -> PromptGroup:
-    return PromptGroup(prompt, (good, bad), (Pair(tie=tie),))
+def _group(prompt: str, good: str = "yes", bad: str = "no") -> PromptGroup:
+    return PromptGroup(prompt, (good, bad), (Pair(),))
 
 
 @pytest.fixture
@@ -147,21 +142,57 @@ def test_without_held_out_rows_a_share_can_be_held_out(old: OldRun, new_file: Pa
     assert (len(found.train), len(found.held_out)) == (26, 8)
 
 
-def test_repeats_and_contradictions() -> None:
-    old = [_group("p"), _group("q", tie=True), PromptGroup("o", ("x",), labels=(1.0,))]
-    same, as_messages = _group("p"), PromptGroup(({"role": "user", "content": "p"},), ("yes", "no"), (Pair(),))
-    turned, tied, other = _group("p", "no", "yes"), _group("p", tie=True), _group("p", "maybe", "no")
-    tied_again, checked, wrong = (
-        _group("q", "no", "yes", tie=True),
-        PromptGroup("o", ("x",), labels=(1.0,)),
-        PromptGroup("o", ("x",), labels=(0.0,)),
+def test_formatting_carries_nothing_that_measures_into_training(
+    old: OldRun, tmp_path: Path, pairs: list[PromptGroup]
+) -> None:
+    """A held-out prompt, a canary and a repeat, each with stray spacing; and new completions of a canary's prompt."""
+    rows = [
+        _group(f" {pairs[40].prompt}\r\n", "seen", "before"),
+        _group("a  canary"),
+        _group("a canary", "other", "completions"),
+        _group(str(pairs[3].prompt), f"{pairs[3].completions[0]} ", f"{pairs[3].completions[1]}\n"),
+        _group("new"),
+    ]
+    mixed, kept_away = _write(tmp_path / "mixed.jsonl", rows), _write(tmp_path / "c.jsonl", [_group("a canary")])
+    found = refresh_rows(old, [str(mixed)], _read, exclude=[str(kept_away)])
+    assert [group.prompt for group in found.train[32:]] == ["new"]
+    assert found.ledger.reasons == {
+        "held out but for formatting": 1,
+        "excluded": 1,
+        "excluded but for formatting": 1,
+        "repeated but for formatting": 1,
+    }
+    assert any(line.startswith("1 new row left out, excluded but for formatting: its prompt") for line in found.told)
+
+
+def test_what_the_first_generation_held_out_the_third_does_not_learn(
+    old: OldRun, new_file: Path, tmp_path: Path, pairs: list[PromptGroup]
+) -> None:
+    """The first file holds all 48 rows and 16 were held out; the second generation measures on other rows."""
+    everything = _write(tmp_path / "all.jsonl", pairs)
+    first = dataclasses.replace(old, run={**old.run, "sources": as_sources("train", [str(everything)], None, "auto")})
+    given = [_group("measured now")]
+    second = refresh_rows(first, [str(new_file)], _read, held_out=given)
+    assert len(second.kept_out) == 16
+    assert second.ledger.reasons == {"kept out": 16}
+
+    folder = tmp_path / "second"
+    (folder / "training").mkdir(parents=True)
+    kept_out = write_kept_out(folder, second.kept_out)
+    (folder / "training" / "held_out.jsonl").write_text(
+        json.dumps({"group": {"prompt": "measured now", "completions": ["yes", "no"], "pairs": [{}]}, "scores": [1, 0]})
+        + "\n"
     )
-    new = [same, as_messages, turned, tied, other, tied_again, checked, wrong]
-    assert without_repeats(old, new) == ([turned, tied, other, wrong], 4, 2)
-
-
-def test_rows_without_a_prompt_are_told_by_their_completions() -> None:
-    held_out, seen, unseen = _group("", "yes", "no"), _group("", "yes", "never"), _group("", "a", "b")
-    assert without_prompts([seen, unseen, _group("p")], [held_out]) == ([unseen, _group("p")], 1)
-    assert without_completions([_group("p"), _group("q")], [_group("p", "no", "other")]) == ([_group("q")], 1)
-    assert without_completions([_group("p")], []) == ([_group("p")], 0)
+    contract = dataclasses.replace(old.contract, data={"held_out": {"sha256": groups_fingerprint(given)}})
+    run = dataclasses.replace(
+        old, folder=folder, contract=contract, run={**old.run, "sources": [*second.sources, *kept_out]}
+    )
+    more = _write(tmp_path / "more.jsonl", [_group("third")])
+    third = refresh_rows(run, [str(more)], _read)
+    assert third.train == [*second.train, *read_groups(more).groups]
+    assert third.kept_out == second.kept_out
+    fourth = refresh_rows(run, [str(more)], _read, held_out=[_group("another")])
+    assert len(fourth.kept_out) == 17
+    (folder / "training" / "kept_out.jsonl").unlink()
+    with pytest.raises(DataError, match=r"kept_out\.jsonl is not there"):
+        refresh_rows(run, [str(more)], _read)

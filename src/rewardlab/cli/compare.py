@@ -23,6 +23,13 @@ from rewardlab.cli.options import (
     scorer_options,
 )
 
+_THEN = """then:
+  point the server to it: POST /reload with {{"path": "{new}"}}
+  and with the same history, which watches the new version from here on:
+  rewardlab monitor {new} --canary canary.jsonl --history rm.history
+  rewardlab monitor {new} --baseline FILE --history rm.history    (labelled rows that it has not seen)
+  rewardlab monitor {new} --reference FILE --history rm.history   (where live scores are watched)"""
+
 
 def compare(
     old: Annotated[
@@ -61,11 +68,11 @@ def compare(
 
     [dim]Examples:[/dim]
 
-        rewardlab compare runs/rm-1 runs/rm-2 --data held_out.jsonl
+        rewardlab compare runs/rm-1 runs/rm-2 --data fresh.jsonl
 
-        rewardlab compare runs/rm-1 runs/rm-2 --data held_out.jsonl --tolerance 0.02 --json > decision.json
+        rewardlab compare runs/rm-1 runs/rm-2 --data fresh.jsonl --tolerance 0.02 --json > decision.json
 
-        rewardlab compare runs/a,runs/b,runs/c runs/rm-2 --data held_out.jsonl --data fresh.jsonl
+        rewardlab compare runs/a,runs/b,runs/c runs/rm-2 --data fresh.jsonl --data today.jsonl
     """
     from dataclasses import replace
 
@@ -113,3 +120,5 @@ def compare(
         Console().print(render_replacement(result))
     if not result.may_replace:
         raise typer.Exit(1)
+    if not json_output:
+        typer.echo(_THEN.format(new=new), err=True)

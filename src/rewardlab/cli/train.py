@@ -63,7 +63,7 @@ def train(
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Do not train on rows with a completion of this file, such as a canary."),
+        typer.Option(metavar="FILE", help="Do not train on rows with a prompt of this file, such as a canary."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -96,13 +96,15 @@ def train(
 
     from rewardlab.config import build
     from rewardlab.data.ledger import Ledger
-    from rewardlab.data.loading import Reading, read_groups
+    from rewardlab.data.loading import Reading
     from rewardlab.data.splits import split_by_prompt
     from rewardlab.errors import ConfigError
     from rewardlab.evaluation.table import render_all
+    from rewardlab.training.kept_out import shared_prompts, without_prompts, write_kept_out
+    from rewardlab.training.reading import read_rows, unlabelled_told
     from rewardlab.training.recipe import TrainRecipe, overrides_of
     from rewardlab.training.refresh import inheritance_told, read_old_run
-    from rewardlab.training.refresh_rows import EXCLUDED, as_sources, refresh_rows, without_completions
+    from rewardlab.training.refresh_rows import EXCLUDED, as_sources, refresh_rows
     from rewardlab.training.run import TRAINING_FOLDER, require_free, train_reward_model
 
     if lora and head_only:
@@ -140,12 +142,19 @@ def train(
     if old:
         talk.print("\n".join(inheritance_told(old, recipe)))
 
+    unlabelled: list[str] = []
+
     def read(files: list[str], which: str | None, format: str, quarantine: str) -> Reading:
-        path = folder / TRAINING_FOLDER / quarantine
-        limit = 0.0 if strict else recipe.max_bad_fraction
-        reading = read_groups(files, format=format, split=which, max_bad_fraction=limit, strict=strict, quarantine=path)
-        if reading.bad_rows:
-            talk.print(f"{len(reading.bad_rows)} of {reading.ledger.read} rows set aside in {path}:\n{reading.told()}")
+        reading = read_rows(
+            files,
+            split=which,
+            format=format,
+            quarantine=folder / TRAINING_FOLDER / quarantine,
+            max_bad_fraction=0.0 if strict else recipe.max_bad_fraction,
+            strict=strict,
+            report=talk.print,
+        )
+        unlabelled.extend(filter(None, [unlabelled_told(reading)]))
         return reading
 
     given, eval_groups, sources = None, [], as_sources("held-out", recipe.eval_data, recipe.eval_split, recipe.format)
@@ -166,7 +175,7 @@ def train(
         talk.print("\n".join(rows.told))
         train_groups, eval_groups, ledger = rows.train, rows.held_out, rows.ledger
         eval_ledger = given.ledger if given else Ledger(read=len(eval_groups), used=len(eval_groups))
-        sources += rows.sources
+        sources += [*rows.sources, *write_kept_out(folder, rows.kept_out)]
     else:
         reading = read(recipe.data, recipe.split, recipe.format, "quarantine.jsonl")
         train_groups, ledger = reading.groups, reading.ledger
@@ -174,15 +183,13 @@ def train(
         sources = [*as_sources("train", recipe.data, recipe.split, recipe.format), *sources]
         if exclude:
             not_trained_on = read(exclude, None, "auto", "quarantine-excluded.jsonl").groups
-            train_groups, left_out = without_completions(train_groups, not_trained_on)
-            for _ in range(left_out):
-                ledger.drop(EXCLUDED, was_used=True)
-            talk.print(f"{left_out:,} rows left out, {EXCLUDED}")
+            kept = without_prompts(train_groups, not_trained_on)
+            train_groups = kept.groups
+            talk.print("\n".join(kept.account(ledger, EXCLUDED, "") or ["no row left out for --exclude"]))
             sources += as_sources("excluded", exclude, None, "auto")
         if given:
-            shared = {g.prompt_key for g in train_groups if g.prompt} & {g.prompt_key for g in eval_groups}
-            if shared:
-                talk.print(f"warning: {len(shared)} prompts are in both the training and the held-out data")
+            if shared := shared_prompts(train_groups, eval_groups):
+                talk.print(f"warning: {shared:,} prompts are in both the training and the held-out data")
         elif recipe.eval_fraction:
             train_groups, eval_groups = split_by_prompt(train_groups, recipe.eval_fraction, seed=0)
     result = train_reward_model(
@@ -203,6 +210,8 @@ def train(
         lineage=old.lineage() if old else (),
         report=talk.print,
     )
+    for line in unlabelled:
+        talk.print(line)
     if json_output:
         summary = {
             "output": str(folder),

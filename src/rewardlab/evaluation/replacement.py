@@ -3,7 +3,8 @@
 Accuracy: the new one is shown to be at most a tolerance below the old. Calibration: its calibration error is shown to
 be at most a tolerance above. Subsets: in none is it shown to be worse, however good the rest. "Shown" is a bound that
 errs in at most 5 % of the cases: few rows show nothing, and then the answer is "undecided" with the number of rows that
-would do. That two models do not differ significantly shows nothing by itself, least of all on few rows.
+would do. That two models do not differ significantly shows nothing by itself, least of all on few rows. Two that give
+every row the same scores are one model, as far as these rows go, and need no bound.
 
 What a bound is, :mod:`rewardlab.metrics` says; how the result looks, ``replacement_table.py``.
 """
@@ -20,7 +21,7 @@ from rewardlab.calibration.reference import statistics_of
 from rewardlab.calibration.shift import ReferenceShift, reference_shift
 from rewardlab.errors import ConfigError
 from rewardlab.evaluation.provenance import warnings_of
-from rewardlab.evaluation.scorers import is_ensemble
+from rewardlab.evaluation.scorers import is_ensemble, pair_temperature
 from rewardlab.metrics.bootstrap import Interval
 from rewardlab.metrics.comparison import Comparison, compare
 from rewardlab.metrics.non_inferiority import design_effect, difference_bounds, pairs_needed
@@ -38,6 +39,8 @@ SURE = 0.95
 
 _SURE_TOLD = f"{100 * SURE:g} % sure"
 _MOVED = 0.1  # of the old standard deviation: what counts as a moved score scale
+_WIDER = 0.02  # two points: the tolerance that an undecided answer tells the rows of as well
+_NEAR_CHANCE = 0.55  # accuracy below which being no worse than the other is no praise
 _FEW = 100  # pairs to ask for at least where calibration is undecided; its interval says nothing finer
 
 
@@ -75,6 +78,7 @@ class Replacement:
         tolerance: Loss of accuracy that was tolerated.
         tolerated_ece: Rise of the calibration error that was.
         comparison: Everything measured; first is the old model, and its intervals are two-sided.
+        calibrated: Of each figure in the comparison's ``calibrated``, what the old and the new model have at their T.
         shift: How far the scores of these rows moved; None where only :func:`decide` was asked.
         warnings: What a reader must know beside it.
     """
@@ -90,6 +94,7 @@ class Replacement:
     tolerance: float
     tolerated_ece: float
     comparison: Comparison
+    calibrated: Mapping[str, tuple[float, float]]
     shift: ReferenceShift | None = None
     warnings: tuple[str, ...] = ()
 
@@ -110,6 +115,7 @@ class Replacement:
                 for one in self.worse_subsets
             ],
             "comparison": self.comparison.to_dict(),
+            "calibrated": {name: {"old": old, "new": new} for name, (old, new) in self.calibrated.items()},
             "shift": None if self.shift is None else self.shift.to_dict(),
             "warnings": list(self.warnings),
         }
@@ -150,7 +156,7 @@ def compare_scorers(
     _require_tolerances(tolerance, tolerated_ece)
     require_pairs(groups)  # before the scoring
     scores = [scorer.score_groups(groups, progress=progress) for scorer in (old, new)]
-    temperatures = [_own_temperature(scorer) for scorer in (old, new)]
+    temperatures = [pair_temperature(scorer) for scorer in (old, new)]
     first, second = (evaluate_scores(groups, one, temperature=t) for one, t in zip(scores, temperatures, strict=True))
     probabilities = None not in temperatures or not (is_ensemble(old) or is_ensemble(new))
     found = decide(
@@ -159,6 +165,13 @@ def compare_scorers(
     before, after = (statistics_of(groups, one, "these rows") for one in scores)
     shift = reference_shift(before, after)
     warnings = [*_provenance(old, new, groups), *_differences(old, new), *_moved(shift)]
+    accuracies = [found.comparison.first["accuracy"], found.comparison.second["accuracy"]]
+    if max(accuracies) < _NEAR_CHANCE:
+        warnings.append(
+            "both models are near chance on these rows (accuracy "
+            f"{' and '.join(f'{100 * value:.1f} %' for value in accuracies)}; 50 % is chance): that one is no worse "
+            "than the other says nothing for it"
+        )
     if found.ece_at == "T = 1" and found.ece is not None and temperatures != [None, None]:
         which = "the old model" if temperatures[0] is None else "the new model"
         warnings.append(
@@ -201,8 +214,12 @@ def decide(
     criteria = [of_accuracy, _calibration(ece, at, comparison.num_pairs, tolerated_ece), _of_subsets(subsets, first)]
     states = {criterion.state for criterion in criteria}
     low = comparison.differences["accuracy"].low
+    same = first.pairs == second.pairs and first.temperature == second.temperature
     verdict: Verdict
-    if "worse" in states:
+    if same:
+        criteria = [_Found("shown", f"both models give these {comparison.num_pairs:,} comparisons the same scores")]
+        verdict = "not worse"
+    elif "worse" in states:
         verdict = "worse"
     elif "undecided" in states:
         verdict = "undecided"
@@ -223,7 +240,18 @@ def decide(
         tolerance=tolerance,
         tolerated_ece=tolerated_ece,
         comparison=comparison,
+        calibrated={name: (first.calibrated[name].value, second.calibrated[name].value) for name in bounded.calibrated},
     )
+
+
+def points(share: float) -> str:
+    """A difference of two shares in points: 0.0125 is +1.3."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0, so that what is rounded to zero is not -0.0
+
+
+def change(value: float) -> str:
+    """A difference of two figures: +0.250."""
+    return f"{round(value, 3) + 0.0:+.3f}"
 
 
 def _accuracy(
@@ -233,16 +261,23 @@ def _accuracy(
     effect = design_effect(_wins_gained(first, second), [pair.prompt for pair in first.pairs])
     low, high = difference_bounds(old / effect, new / effect, pairs / effect, SURE)
     interval = Interval((new - old) / pairs, low, high)
-    told = f"accuracy changes by {_points(interval.value)} points, by at least {_points(low)} ({_SURE_TOLD})"
-    limit = f"{_points(-tolerance)} {'is' if tolerance else 'or more is'} tolerated"
+    told = f"accuracy changes by {points(interval.value)} points, by at least {points(low)} ({_SURE_TOLD})"
+    limit = f"{points(-tolerance)} {'is' if tolerance else 'or more is'} tolerated"
     if low > -tolerance:
         return interval, _Found("shown", f"{told}; {limit}")
     if high < 0:
-        return interval, _Found("worse", f"{told}, and by at most {_points(high)}: it is lower; {limit}")
-    rows = pairs_needed((old + new) / pairs, tolerance, effect=effect, confidence=SURE)
-    # What is needed is for 80 % of the cases: with as many rows one can still be unlucky, and double them.
-    rows = rows if rows is None or rows > pairs else 2 * pairs
+        return interval, _Found("worse", f"{told}, and by at most {points(high)}: it is lower; {limit}")
+
+    def needed(tolerated: float) -> int | None:
+        rows = pairs_needed((old + new) / pairs, tolerated, effect=effect, confidence=SURE)
+        # What is needed is for 80 % of the cases: with as many rows one can still be unlucky, and double them.
+        return rows if rows is None or rows > pairs or low > -tolerated else 2 * pairs
+
+    rows = needed(tolerance)
     more = "no number of rows shows a loss of 0" if rows is None else f"about {rows:,} comparisons would be needed"
+    if tolerance < _WIDER and (fewer := needed(_WIDER)) is not None:
+        enough = "these would do" if low > -_WIDER else f"about {fewer:,}"
+        more = f"{more}; for --tolerance {_WIDER:g} {enough}"
     return interval, _Found("undecided", f"{told}; {limit}: {pairs:,} comparisons do not show it, {more}", rows)
 
 
@@ -251,12 +286,13 @@ def _calibration(ece: Interval | None, at: str, pairs: int, tolerated: float) ->
         return _Found("shown", "calibration is not compared: the scores of an ensemble are no probabilities")
     if ece.low is None or ece.high is None:
         return _Found("undecided", "calibration: all comparisons are of one prompt, which says nothing of others")
-    told = f"the calibration error (ECE at {at}) changes by {ece.value:+.3f}, by at most {ece.high:+.3f} ({_SURE_TOLD})"
-    limit = f"{tolerated:+.3f} is tolerated"
+    most = f"by at most {change(ece.high)} ({_SURE_TOLD})"
+    told = f"the calibration error (ECE at {at}) changes by {change(ece.value)}, {most}"
+    limit = f"{change(tolerated)} is tolerated"
     if ece.high <= tolerated:
         return _Found("shown", f"{told}; {limit}")
     if ece.low > 0:
-        return _Found("worse", f"{told}, and by at least {ece.low:+.3f}: it is higher; {limit}")
+        return _Found("worse", f"{told}, and by at least {change(ece.low)}: it is higher; {limit}")
     if ece.value >= tolerated:
         return _Found("undecided", f"{told}; {limit}: only more comparisons can say whether the rise is real")
     half = ece.high - ece.value
@@ -317,21 +353,15 @@ def _contracts(scorer: Scorer) -> Mapping[str, Contract]:
     return {} if scorer.contract is None else {"": scorer.contract}
 
 
-def _own_temperature(scorer: Scorer) -> float | None:
-    """What raw scores are divided by to be logits of preferences; an ensemble's may have been divided already."""
-    if is_ensemble(scorer):
-        of_pairs = all(contract.temperature_of("pair") is not None for contract in scorer.contracts.values())
-        return 1.0 if getattr(scorer, "on", None) == "calibrated" and of_pairs else None
-    scale = scorer.reference_scale
-    return scale.temperature if scale.unit == "pair" else None
-
-
 def _provenance(old: Scorer, new: Scorer, groups: Sequence[PromptGroup]) -> list[str]:
-    found = []
+    """What the contracts say of these rows; once where it is true of both models."""
+    found: dict[str, list[str]] = {}
     for side, scorer in (("the old model", old), ("the new model", new)):
         for name, contract in _contracts(scorer).items():
-            found += [f"{side}{f' ({name})' if name else ''}: {told}" for told in warnings_of(contract, groups)]
-    return found
+            for told in warnings_of(contract, groups):
+                found.setdefault(told, []).append(f"{side}{f' ({name})' if name else ''}")
+    both = ["the old model", "the new model"]
+    return [f"{'both models' if sides == both else ', '.join(sides)}: {told}" for told, sides in found.items()]
 
 
 def _differences(old: Scorer, new: Scorer) -> list[str]:
@@ -344,7 +374,7 @@ def _differences(old: Scorer, new: Scorer) -> list[str]:
     named = {line.get("fingerprint") for line in b.lineage}
     named_data = {(line.get("data", {}).get("train") or {}).get("sha256") for line in b.lineage}
     # A calibration after the refresh changes the fingerprint, and what it was trained on stays.
-    if old.fingerprint not in named and (trained is None or trained not in named_data):
+    if old.fingerprint not in {new.fingerprint, *named} and (trained is None or trained not in named_data):
         found.append("the new model's lineage does not name the old one: it is no refresh of it")
     if a.template_sha256 != b.template_sha256:
         found.append("the two read different chat templates: what renders text for one is wrong for the other")
@@ -364,7 +394,3 @@ def _moved(shift: ReferenceShift) -> list[str]:
         f"the score scale moved (on these rows: mean {shift.mean_shift:+.2f} of the old std, std x "
         f"{shift.std_ratio:.2f}): RL that consumes raw scores, thresholds and beta must be set anew, or use a scale"
     ]
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from rewardlab.evaluation.replacement import SURE, Replacement
-from rewardlab.evaluation.table import bounds_text, decimal, metric_table, percent, signed
+from rewardlab.calibration.shift import ReferenceShift
+from rewardlab.evaluation.replacement import SURE, Replacement, change, points
+from rewardlab.evaluation.table import bounds_text, decimal, metric_table, percent
 from rewardlab.metrics.probability_columns import WORDS
 
 _ANSWERS = {
@@ -36,13 +37,15 @@ def render_replacement(found: Replacement) -> RenderableType:
     )
     accuracy = both.differences["accuracy"]
     old, new = (percent(side["accuracy"]) for side in (both.first, both.second))
-    table.add_row("accuracy", old, new, _points(accuracy.value), bounds_text(accuracy, _points), style="bold")
+    table.add_row("accuracy", old, new, points(accuracy.value), bounds_text(accuracy, points), style="bold")
     for name, words in WORDS.items():
         one = both.differences[name]
         values = (decimal(both.first[name]), decimal(both.second[name]))
-        table.add_row(f"{words}, T = 1", *values, signed(one.value), bounds_text(one, signed))
+        table.add_row(f"{words}, T = 1", *values, change(one.value), bounds_text(one, change))
     for name, one in both.calibrated.items():
-        table.add_row(f"{WORDS[name]}, own T", "", "", signed(one.value), bounds_text(one, signed))
+        table.add_row(
+            f"{WORDS[name]}, own T", *map(decimal, found.calibrated[name]), change(one.value), bounds_text(one, change)
+        )
     shown.append(table)
     if both.subsets:
         subsets = metric_table("accuracy by subset", "subset", "pairs", "old", "new", "new - old", interval)
@@ -53,15 +56,15 @@ def render_replacement(found: Replacement) -> RenderableType:
                 f"{subset.num_pairs:,}",
                 percent(subset.first),
                 percent(subset.second),
-                _points(subset.difference.value),
-                bounds_text(subset.difference, _points),
+                points(subset.difference.value),
+                bounds_text(subset.difference, points),
                 style="red" if name in worse else "",
             )
         shown.append(subsets)
     disagree = f"right about only by the old model: {both.only_first:,} pairs, only by the new: {both.only_second:,}"
     shown.append(Text(f"{disagree} (McNemar p = {both.mcnemar_p:.2g})", style="dim"))
     if found.shift is not None:
-        shown.append(Text(found.shift.told(), style="dim"))
+        shown.append(Text(_shift_told(found.shift), style="dim"))
     answer, style = _ANSWERS[found.verdict]
     shown += [Text(""), Text(answer, style=style), *(Text(f"- {reason}") for reason in found.reasons)]
     if found.verdict == "undecided":
@@ -71,6 +74,13 @@ def render_replacement(found: Replacement) -> RenderableType:
     return Group(*shown)
 
 
-def _points(share: float) -> str:
-    """A difference of two shares: 0.0125 is +1.3 points."""
-    return f"{100 * share:+.1f}"
+def _shift_told(shift: ReferenceShift) -> str:
+    """How far the scores of these rows moved, in plain words."""
+    if shift.mean_shift is None or shift.std_ratio is None:
+        return f"scores of these rows: {shift.reason}"
+    told = f"mean {change(shift.mean_shift)} of the old standard deviation, spread x {shift.std_ratio:.3f}"
+    if shift.largest_quantile_shift is None or shift.largest_at is None:
+        return f"scores of these rows: {told}"
+    ends = {0.0: "the lowest score", 1.0: "the highest score"}
+    which = ends.get(shift.largest_at, f"the score that {100 * shift.largest_at:g} % lie below")
+    return f"scores of these rows: {told}; most moved {which}, by {change(shift.largest_quantile_shift)}"

@@ -95,3 +95,17 @@ def require_raw(scorer: object, what: str) -> None:
             f"{what} raw scores, and this scorer gives them on the scale {scale!r}",
             hint='take a scorer made without a scale (scale="raw")',
         )
+
+
+def pair_temperature(scorer: Any) -> float | None:
+    """What differences of a scorer's raw scores are divided by to be logits of preferences; None where unknown.
+
+    Args:
+        scorer: A scorer with a ``reference_scale``, or an ensemble. Where an ensemble's members were all put on the
+            calibrated scale of preferences first, its scores are logits already, and this is 1.
+    """
+    if is_ensemble(scorer):
+        of_pairs = all(contract.temperature_of("pair") is not None for contract in scorer.contracts.values())
+        return 1.0 if getattr(scorer, "on", None) == "calibrated" and of_pairs else None
+    scale = scorer.reference_scale
+    return scale.temperature if scale.unit == "pair" else None

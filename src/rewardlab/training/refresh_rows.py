@@ -1,35 +1,37 @@
 """The rows of a refresh: the old run's, found again and proven to be the same, and the new ones beside them.
 
-Nothing that measures is trained on: the old held-out rows stay held out with all other rows of their prompts, and rows
-of excluded files (a canary) are left out, whichever file they came from. Each row that is left out is counted. This
-file knows files and groups; it trains nothing.
+Nothing that measures is trained on: the old held-out rows stay held out with all other rows of their prompts, and so do
+the rows of excluded files (a canary) and what earlier models held out, whichever file they came from. Each row that is
+left out is counted. This file knows files and groups; it trains nothing. When two rows are the same,
+:mod:`rewardlab.training.kept_out` says.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rewardlab.data.fingerprints import groups_fingerprint
-from rewardlab.data.keys import comparisons, keyed
 from rewardlab.data.ledger import Ledger
 from rewardlab.data.loading import Reading
 from rewardlab.data.reading import fingerprint, is_hub_id
 from rewardlab.data.splits import split_by_prompt
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.training.held_out import read_held_out
+from rewardlab.training.kept_out import read_kept_out, replaced_rows, without_prompts, without_repeats
 from rewardlab.training.refresh import OldRun
-from rewardlab.types import PromptGroup, text_key
+from rewardlab.types import PromptGroup
 
 Read: TypeAlias = Callable[[list[str], str | None, str, str], Reading]
 """Files, their split, their row format and the name of the quarantine file -> what was read."""
 
 IN_HELD_OUT = "held out: its prompt, or without one a completion, is among the held-out rows"
-EXCLUDED = "excluded: a completion of it is in a file that is not to be trained on"
+EXCLUDED = "excluded: its prompt, or without one a completion, is in a file that is not to be trained on"
+KEPT_OUT = "kept out: its prompt, or without one a completion, is among the rows that an earlier model held out"
 REPEATED = "repeated: an old row says the same"
 
 
@@ -40,6 +42,7 @@ class RefreshRows:
     Attributes:
         train: Old rows, then new ones.
         held_out: The old run's held-out rows, or those that were given instead.
+        kept_out: Rows that earlier models held out and this one does not; no later refresh may train on them either.
         ledger: The account of the training rows.
         sources: Where all of it came from, as :func:`as_sources` has it.
         told: What was found, one line each.
@@ -47,6 +50,7 @@ class RefreshRows:
 
     train: list[PromptGroup]
     held_out: list[PromptGroup]
+    kept_out: list[PromptGroup]
     ledger: Ledger
     sources: list[dict[str, Any]]
     told: tuple[str, ...]
@@ -95,7 +99,7 @@ def refresh_rows(
         format: Row format of the new files.
         held_out: Rows to hold out instead of the old run's.
         eval_fraction: Where the old run held nothing out: share of all rows to hold out, by prompt.
-        exclude: Files whose completions are not to be trained on.
+        exclude: Files whose prompts are not to be trained on.
 
     Raises:
         ConfigError: There is no new file, one is given twice, or ``eval_fraction`` has no meaning.
@@ -110,13 +114,13 @@ def refresh_rows(
         readings.append(read(files, file_split, file_format, name))
         added = readings[-1].groups
         if step:  # these files came with an earlier refresh, which left their repeats out as well
-            added, count, _ = without_repeats(before, added)
-            repeated_before += count
+            kept, _ = without_repeats(before, added)
+            added, repeated_before = kept.groups, repeated_before + kept.same + kept.formatted
         before += added
-    kept_out = old_held_out(old)
+    held_out_before = old_held_out(old)
     if not recorded:
         before, new_files, readings = _told_by_rows(
-            old, new_files, kept_out, lambda f: read([f], split, format, "quarantine-old.jsonl")
+            old, new_files, held_out_before, lambda f: read([f], split, format, "quarantine-old.jsonl")
         )
         recorded = as_sources("train", [file for file in data if file not in new_files], split, format)
     if not new_files:
@@ -126,28 +130,27 @@ def refresh_rows(
     fresh = read(new_files, split, format, "quarantine.jsonl")
     readings.append(fresh)
 
-    measured = list(held_out) if held_out is not None else kept_out
+    measured = list(held_out) if held_out is not None else held_out_before
+    kept_out = replaced_rows([*read_kept_out(old), *held_out_before], measured)
     excluded_files, more = training_files(old, "excluded", exclude, None)
     excluded_sources = [*excluded_files, *as_sources("excluded", more, None, "auto")]
     excluded: list[PromptGroup] = []
     for number, ((_, file_split, file_format), files) in enumerate(_by_reading(excluded_sources).items()):
         excluded += read(files, file_split, file_format, f"quarantine-excluded-{number + 1}.jsonl").groups
     ledger = _joined([reading.ledger for reading in readings])
-    parts, told = [], []
-    for what, groups in (("old", before), ("new", fresh.groups)):
-        groups, of_prompts = without_prompts(groups, [*measured, *kept_out])
-        groups, of_excluded = without_completions(groups, excluded)
-        for count, reason in ((of_prompts, IN_HELD_OUT), (of_excluded, EXCLUDED)):
-            for _ in range(count):
-                ledger.drop(reason, was_used=True)
-            if count:
-                told.append(f"{count:,} {what} rows left out, {reason}")
+    parts: list[list[PromptGroup]] = []
+    told: list[str] = []
+    for what, groups in (("old ", before), ("new ", fresh.groups)):
+        for others, reason in ((measured, IN_HELD_OUT), (kept_out, KEPT_OUT), (excluded, EXCLUDED)):
+            kept = without_prompts(groups, others)
+            told += kept.account(ledger, reason, what)
+            groups = kept.groups
         parts.append(groups)
-    new, repeated, contradictory = without_repeats(*parts)
-    for _ in range(repeated_before + repeated):
+    for _ in range(repeated_before):
         ledger.drop(REPEATED, was_used=True)
-    if repeated:
-        told.append(f"{repeated:,} new rows left out, {REPEATED}")
+    kept, contradictory = without_repeats(*parts)
+    told += kept.account(ledger, REPEATED, "new ")
+    new = kept.groups
     if contradictory:
         told.append(f"{contradictory:,} new rows contradict old ones about the same completions; both are trained on")
     if not new:
@@ -161,16 +164,18 @@ def refresh_rows(
                 "measured on the same",
                 hint="leave it out, or give other rows with --eval-data",
             )
-        rows = len(train)
         train, measured = split_by_prompt(train, eval_fraction, seed=0)
-        told.append(f"{rows - len(train):,} rows held out")
+        told.append(f"{len(measured):,} rows held out")
+        kept = without_prompts(train, measured)
+        told += kept.account(ledger, IN_HELD_OUT, "")
+        train = kept.groups
     elif held_out is None and measured:
         told.append(f"{len(measured):,} held-out rows, those of the old run")
     old_measured = [s for s in old.run.get("sources", []) if s["role"] == "held-out"] if held_out is None else []
     step = 1 + max(source.get("refresh", 0) for source in recorded)
     added_sources = [{**source, "refresh": step} for source in as_sources("train", new_files, split, format)]
     sources = [*recorded, *added_sources, *old_measured, *excluded_sources]
-    return RefreshRows(train, measured, ledger, sources, tuple(told))
+    return RefreshRows(train, measured, kept_out, ledger, sources, tuple(told))
 
 
 def training_files(
@@ -243,62 +248,15 @@ def old_held_out(old: OldRun) -> list[PromptGroup]:
     return stored[0]
 
 
-def without_prompts(groups: Sequence[PromptGroup], others: Sequence[PromptGroup]) -> tuple[list[PromptGroup], int]:
-    """The groups whose prompts are not among others', and how many are; of those without a prompt, by completion."""
-    prompts = {group.prompt_key for group in others if group.prompt}
-    completions = _completions(group for group in others if not group.prompt)
-    kept = [
-        group
-        for group in groups
-        if (group.prompt_key not in prompts if group.prompt else completions.isdisjoint(_completions([group])))
-    ]
-    return kept, len(groups) - len(kept)
-
-
-def without_completions(groups: Sequence[PromptGroup], others: Sequence[PromptGroup]) -> tuple[list[PromptGroup], int]:
-    """The groups of which no completion, to the same prompt, is among others', and how many are left out."""
-    completions = _completions(others)
-    kept = [group for group in groups if not completions or completions.isdisjoint(_completions([group]))]
-    return kept, len(groups) - len(kept)
-
-
-def without_repeats(old: Sequence[PromptGroup], new: Sequence[PromptGroup]) -> tuple[list[PromptGroup], int, int]:
-    """The new groups that say something old ones do not.
-
-    Returns:
-        These groups; how many are left out, since each of their comparisons is an old one (or, where they compare
-        nothing, an old row says exactly the same); and how many of the rest contradict an old one: of the same two
-        completions another is preferred, or none.
-    """
-    verdicts: dict[tuple[str, frozenset[str]], set[str | None]] = {}
-    for row, pair, chosen, rejected in comparisons(keyed(old)):
-        verdicts.setdefault((row.prompt, frozenset((chosen, rejected))), set()).add(None if pair.tie else chosen)
-    said = {groups_fingerprint([group]) for group in old if not group.pairs}
-    kept, contradictory = [], 0
-    for row in keyed(new):
-        if not row.group.pairs:
-            if groups_fingerprint([row.group]) not in said:
-                kept.append(row.group)
-            continue
-        known = [
-            (verdicts.get((row.prompt, frozenset((chosen, rejected)))), None if pair.tie else chosen)
-            for _, pair, chosen, rejected in comparisons([row])
-        ]
-        if known and all(before is not None and verdict in before for before, verdict in known):
-            continue
-        contradictory += any(before is not None and verdict not in before for before, verdict in known)
-        kept.append(row.group)
-    return kept, len(new) - len(kept), contradictory
-
-
 def _told_by_rows(
     old: OldRun, files: Sequence[str], held_out: Sequence[PromptGroup], read_one: Callable[[str], Reading]
 ) -> tuple[list[PromptGroup], list[str], list[Reading]]:
     """Of a run that recorded no files: the given one that holds exactly the rows it was trained on."""
     expected = (old.contract.data.get("train") or {}).get("sha256")
+    prompts = {group.prompt_key for group in held_out}
     for file in files:
         reading = read_one(file)
-        groups, _ = without_prompts(reading.groups, held_out)
+        groups = [group for group in reading.groups if group.prompt_key not in prompts]  # as a split by prompt leaves
         if expected in (groups_fingerprint(groups), groups_fingerprint(reading.groups)):
             return reading.groups, [other for other in files if other != file], [reading]
     raise DataError(
@@ -313,14 +271,6 @@ def _by_reading(sources: Sequence[dict[str, Any]]) -> dict[tuple[int, str | None
     for source in sorted(sources, key=lambda source: source.get("refresh", 0)):
         found.setdefault((source.get("refresh", 0), source["split"], source["format"]), []).append(source["path"])
     return found
-
-
-def _completions(groups: Iterable[PromptGroup]) -> set[tuple[str, str]]:
-    return {
-        (group.prompt_key, text_key(completion, role="assistant"))
-        for group in groups
-        for completion in group.completions
-    }
 
 
 def _joined(ledgers: Sequence[Ledger]) -> Ledger:

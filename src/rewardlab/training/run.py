@@ -164,8 +164,8 @@ def train_reward_model(
             max_bad_fraction=max_bad_fraction,
         )
     report(
-        f"{len(data.groups)} rows to train on ({len(data.dropped)} dropped, {len(data.quarantined)} quarantined, "
-        f"{data.num_truncated} truncated)"
+        f"{len(data.groups):,} rows to train on ({len(data.dropped):,} more dropped, {len(data.quarantined):,} more "
+        f"quarantined while they were encoded, {data.num_truncated:,} truncated)"
         + (f", {len(data.dropped_pairs)} without such of their pairs as are identical" if data.dropped_pairs else "")
         + (f", in {len(data.examples)} groups" if len(data.examples) < len(data.groups) else "")
         + (f", {len(trainer.eval_data.examples)} of {len(eval_groups or ())} held out" if trainer.eval_data else "")
