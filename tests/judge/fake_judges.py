@@ -99,7 +99,7 @@ def answer(body: Mapping[str, Any], values: Sequence[float], margin: float = 0.0
 
 
 def _object(properties: Mapping[str, Any], values: Sequence[float], margin: float) -> dict[str, Any]:
-    found: dict[str, Any] = {"reason": "these are my reasons"}
+    found: dict[str, Any] = {"id": properties["id"]["enum"][0], "reason": "these are my reasons"}
     if "verdict" in properties:
         found["verdict"] = _choice(values, margin, ("A", "B", "tie"))
     elif "ranking" in properties:
@@ -124,7 +124,7 @@ def _line(asked: str, values: Sequence[float], margin: float) -> str:
     begins = f"{tag[1]} " if tag else "[RESULT] " if "[RESULT]" in asked else ""
     if scale and len(values) == 1:
         return f"{begins}{_within(values[0], int(scale[1]), int(scale[2]))}"
-    if "[[A]]" in asked:
+    if "[[A]]" in asked and not tag:  # else a completion says it
         return f"[[{_choice(values, margin, ('A', 'B', 'C' if '[[C]]' in asked else 'A'))}]]"
     return f"{begins}{_choice(values, margin, ('A', 'B', 'tie' if tag else 'A'))}"
 

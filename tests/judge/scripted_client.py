@@ -42,7 +42,7 @@ class ScriptedClient:
     def usage(self) -> Usage:
         return Usage(calls=len(self.requests), prompt_tokens=10 * len(self.requests))
 
-    async def capabilities(self) -> Capabilities:
+    async def capabilities(self, *, schema: bool = True, logprobs: bool = True) -> Capabilities:
         return Capabilities(schema=self.schema)
 
     async def complete(self, request: ChatRequest) -> ChatReply | ChatFailure:
@@ -70,9 +70,10 @@ def shown_in(messages: Any) -> dict[str, str]:
 
 def in_form(verdict: str, messages: Any, schema: bool) -> str:
     """A verdict in the form that the question asks for."""
-    if schema:
-        return json.dumps({"reason": "so it seems", **_fields(verdict, messages)})
     text = "\n".join(message["content"] for message in messages)
+    if schema:
+        nonce = _FENCED.findall(text)[0][1]
+        return json.dumps({"id": nonce, "reason": "so it seems", **_fields(verdict, messages)})
     tag = re.findall(r"VERDICT-[0-9a-f]{16}:", text)[-1]
     return f"So it seems.\n{tag} {verdict}"
 

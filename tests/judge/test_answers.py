@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardlab.judge.answers import BadAnswer, reply_of
@@ -40,9 +40,8 @@ def test_length_refusal_filter_and_tool_call_are_replies():
     refused = reply_of(body(None, refusal="no"))
     assert (refused.refusal, refused.text) == ("no", "")
     assert reply_of(body("text", refusal="no")).text == ""
-    assert reply_of(body(None, "tool_calls", tool_calls=[{"id": "x"}])).finish == "tool_calls"
+    assert reply_of(body(None, "tool_calls", tool_calls=[{"id": "x"}])).text == ""
     assert reply_of(body("", "stop")).text == ""
-    assert reply_of(body("fine", None)).finish == "stop"
 
 
 def test_text_in_parts_is_joined():
@@ -88,13 +87,51 @@ def test_an_error_under_a_status_of_200_tells_its_own_status():
         ("<think>hm [[A]]</think>\n\n[[B]]", "[[B]]"),
         ("\n<thinking>hm</thinking>B", "B"),
         ("<think></think>B", "B"),
-        ("<think>hm, so B", "<think>hm, so B"),  # not closed: as it is
-        ("B <think>hm</think>", "B <think>hm</think>"),  # not in front
+        ("hm, so A</think>\n{}", "{}"),  # it begins in the prompt
+        ("B <think>", "B <think>"),
         ("<think>a</think><think>b</think>B", "<think>b</think>B"),  # one block, not what the answer goes on to say
     ],
 )
-def test_a_closed_block_of_reasoning_in_front_is_no_part_of_the_text(content, text):
-    assert reply_of(body(content)).text == text
+def test_reasoning_up_to_its_first_end_is_no_part_of_the_text(content, text):
+    assert (reply_of(body(content)).text, reply_of(body(content)).finish) == (text, "stop")
+
+
+@pytest.mark.parametrize("finish", ["stop", "length", None])
+def test_reasoning_that_does_not_end_is_an_answer_broken_off(finish):
+    reply = reply_of(body("\n<think>\nMaybe\nVERDICT: A", finish))
+    assert (reply.text, reply.finish) == ("", "length")
+
+
+@pytest.mark.parametrize(
+    ("word", "finish"),
+    [
+        ("stop", "stop"),
+        ("eos", "stop"),
+        ("end_turn", "stop"),
+        ("STOP", "stop"),
+        ("length", "length"),
+        ("MAX_TOKENS", "length"),
+        ("SAFETY", "content_filter"),
+        (None, "length"),  # nobody says that it ended
+        ("new word", "length"),
+        (7, "length"),
+    ],
+)
+def test_why_it_ended_is_one_of_three(word, finish):
+    assert reply_of(body("fine", word)).finish == finish
+
+
+@pytest.mark.parametrize("word", ["error", "abort", "Cancelled"])
+def test_an_answer_that_the_server_broke_off_is_none(word):
+    with pytest.raises(BadAnswer, match="broke"):
+        reply_of(body("fine", word))
+
+
+def test_a_web_page_is_told_apart():
+    for page, told in (("<!DOCTYPE html><p>hi", True), ("\n<html lang=en>", True), ("<hello", False)):
+        with pytest.raises(BadAnswer) as error:
+            reply_of(page)
+        assert error.value.web_page == told
 
 
 def test_reasoning_in_its_own_field_is_left_there():
@@ -121,14 +158,13 @@ def test_alternatives_are_read():
     assert reply.logprobs == (TokenLogprobs("A", -0.1, (("A", -0.1), ("B", -9.0))),)
 
 
-@pytest.mark.parametrize("value", [math.nan, 0.7, "x", None, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -(10**400), 1e-3, 0.7, "x", None, True])
 def test_a_log_probability_that_is_none_takes_all_of_them_along(value):
     assert reply_of(body("AB", logprobs=tokens(("A", -0.1), ("B", value)))).logprobs == ()
 
 
-def test_rounding_above_zero_and_minus_infinity_are_log_probabilities():
+def test_rounding_above_zero_is_a_log_probability():
     assert reply_of(body("A", logprobs=tokens(("A", 1e-6)))).logprobs[0].logprob == 0.0
-    assert reply_of(body("A", logprobs=tokens(("A", -math.inf)))).logprobs[0].logprob == -math.inf
 
 
 JSON = st.recursive(
@@ -144,6 +180,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=60)
 @given(JSON)
 def test_no_json_breaks_it(value):
     try:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from rewardlab.judge.event_loop import EventLoop, as_finished, both
+from rewardlab.judge.event_loop import EventLoop, Shared, as_finished, both
 
 
 async def twice(value: int) -> int:
@@ -135,3 +135,18 @@ def test_a_failure_is_raised_after_what_was_finished_with_it() -> None:
         return found
 
     assert asyncio.run(gathered()) == [(0, 0), (-1, -1)]
+
+
+@pytest.mark.parametrize("leave", [1, 2])
+def test_what_is_shared_ends_with_the_last_who_waits_for_it(leave: int) -> None:
+    async def run() -> bool:
+        shared = Shared(asyncio.ensure_future(asyncio.sleep(0.05, "done")))
+        waiting = [asyncio.ensure_future(shared.wait()) for _ in range(2)]
+        await asyncio.sleep(0)
+        for one in waiting[:leave]:
+            one.cancel()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert found[leave:] == ["done"] * (2 - leave)
+        return shared.task.cancelled()
+
+    assert asyncio.run(run()) == (leave == 2)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardlab.judge.faults import RETRIED, fault_of_status, said_by
+from rewardlab.judge.faults import RETRIED, fault_of_status, hint_for, said_by
 
 SENT = ("model", "messages", "max_tokens", "temperature", "seed", "logprobs", "top_logprobs")
 
@@ -22,6 +22,8 @@ def fault(status: int, message: str = "", headers: dict[str, str] | None = None,
     [
         (429, "Rate limit reached", {"code": "rate_limit_exceeded"}, "rate_limited"),
         (429, "You exceeded your current quota", {"code": "insufficient_quota"}, "endpoint"),
+        (429, "You exceeded your current quota, check your plan and billing", {"code": 429}, "rate_limited"),  # Gemini
+        (307, "", {}, "endpoint"),
         (402, "Insufficient Balance", {}, "endpoint"),
         (401, "Incorrect API key", {}, "endpoint"),
         (403, "Forbidden", {}, "endpoint"),
@@ -95,6 +97,16 @@ def test_the_error_is_found_wherever_it_stands_and_the_question_in_it_is_not_rep
 def test_the_wait_that_is_asked_for_comes_along():
     assert fault(429, headers={"retry-after": "3"}).asked == 3.0
     assert fault(503, headers={"retry-after": "3"}).asked == 3.0
+    assert fault(429, "Please retry in 33.8s.").asked == 33.8
+    assert fault(429, "Please retry in 33.8s.", headers={"retry-after": "3"}).asked == 3.0
+
+
+def test_a_hint_fits_its_status():
+    assert "$REWARDLAB_JUDGE_KEY" in hint_for(fault(401))
+    assert "paid" in hint_for(fault(402))
+    assert "moved" in hint_for(fault(308))
+    assert "/v1" in hint_for(fault(404))
+    assert hint_for(fault(404), ("a", "b")).endswith("a, b")
 
 
 def test_words_stay_short_and_on_one_line():
@@ -102,7 +114,8 @@ def test_words_stay_short_and_on_one_line():
     assert len(said_by("c" * 900)) == 300
 
 
-@given(st.integers(400, 599), st.text(max_size=80) | st.recursive(st.none() | st.text(), st.lists).map(json.dumps))
+@settings(max_examples=40)
+@given(st.integers(300, 599), st.text(max_size=80) | st.recursive(st.none() | st.text(), st.lists).map(json.dumps))
 def test_no_body_breaks_it_and_every_kind_is_known(status, body):
     kinds = RETRIED | {"endpoint", "filtered", "unsupported", "too_long", "bad_request"}
     assert fault_of_status(status, body, {}, SENT).kind in kinds

@@ -113,6 +113,19 @@ def test_a_limit_of_calls_counts_questions_and_not_attempts():
     assert other == "the limit of 1 calls is reached"
 
 
+def test_a_server_that_goes_beyond_the_longest_answer_is_learned():
+    async def run() -> tuple[Reservation | str, Reservation | str]:
+        account = Account(Limits())
+        reserved = await account.reserve("x", 50, messages=1, new_call=True)
+        await account.settle(reserved, 9, 40, "")  # within what was asked for: nothing to learn
+        reserved = before = await account.reserve("x", 5, messages=1, new_call=True)
+        await account.settle(reserved, 9, 700, "")
+        return before, await account.reserve("x", 5, messages=1, new_call=True)
+
+    before, after = asyncio.run(run())
+    assert (before.completion_tokens, after.completion_tokens) == (5, 700)
+
+
 @pytest.mark.parametrize(
     ("size", "counted", "next_size", "expected"),
     [

@@ -5,22 +5,22 @@ import asyncio
 import pytest
 
 from rewardlab.errors import JudgeEndpointError
-from rewardlab.judge.chat import Capabilities, ChatFailure, ChatReply, ChatRequest, TokenLogprobs
-from rewardlab.judge.probing import probe
+from rewardlab.judge.chat import ChatFailure, ChatReply, ChatRequest, TokenLogprobs
+from rewardlab.judge.probing import probe_schema, probe_top_logprobs
 
 TOKEN = TokenLogprobs("hello", -0.1, (("hello", -0.1), ("Hello", -3.0), ("hi", -4.0)))
 
 
-def probed(plain: ChatReply | ChatFailure, formed: ChatReply | ChatFailure):
+def always(answer: ChatReply | ChatFailure):
     async def ask(request: ChatRequest) -> ChatReply | ChatFailure:
-        return plain if request.schema is None else formed
+        return answer
 
-    return asyncio.run(probe(ask))
+    return ask
 
 
 def test_a_server_that_can_do_both():
-    found = probed(ChatReply("hello", logprobs=(TOKEN,)), ChatReply('{"greeting": "hello"}'))
-    assert found == Capabilities(schema=True, top_logprobs=3)
+    assert asyncio.run(probe_top_logprobs(always(ChatReply("hello", logprobs=(TOKEN,))))) == 3
+    assert asyncio.run(probe_schema(always(ChatReply('{"greeting": "hello"}')))) is True
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,17 @@ def test_a_server_that_can_do_both():
         ChatReply('{"greeting": "hello", "more": 1}'),
         ChatReply('{"greeting": "hel', "length"),
         ChatFailure("bad_request", "response_format is not supported"),
-        ChatFailure("server_error", "status 500"),
     ],
 )
 def test_a_server_that_keeps_to_no_schema(formed):
-    assert probed(ChatReply("hello"), formed) == Capabilities(schema=False, top_logprobs=0)
+    assert asyncio.run(probe_schema(always(formed))) is False
+
+
+def test_log_probabilities_refused_by_no_name_are_none():
+    async def ask(request: ChatRequest) -> ChatReply | ChatFailure:
+        return ChatFailure("bad_request", "not here") if request.top_logprobs else ChatReply("hello")
+
+    assert asyncio.run(probe_top_logprobs(ask)) == 0
 
 
 def test_a_model_that_reasons_first_is_given_room():
@@ -48,17 +54,25 @@ def test_a_model_that_reasons_first_is_given_room():
             return ChatReply("", "length")
         return ChatReply('{"greeting": "hello"}' if request.schema else "hello")
 
-    assert asyncio.run(probe(ask)) == Capabilities(schema=True)
+    assert asyncio.run(probe_top_logprobs(ask)) == 0
+    assert asyncio.run(probe_schema(ask)) is True
     assert lengths == [64, 2048, 64, 2048]
 
 
-@pytest.mark.parametrize("kind", ["connection", "timeout", "server_error", "bad_answer", "bad_request", "rate_limited"])
-def test_an_endpoint_that_answers_nothing_ends_the_run(kind):
-    with pytest.raises(JudgeEndpointError, match=r"does not answer a small question: why \(6 tries\)"):
-        probed(ChatFailure(kind, "why", 6), ChatReply("x"))
+@pytest.mark.parametrize("kind", ["connection", "timeout", "server_error", "bad_answer", "rate_limited"])
+def test_a_fault_that_says_nothing_of_what_was_asked_ends_the_run(kind):
+    for probe in (probe_top_logprobs, probe_schema):
+        with pytest.raises(JudgeEndpointError, match=r"does not answer a small question: why \(6 tries\)") as told:
+            asyncio.run(probe(always(ChatFailure(kind, "why", 6))))
+        assert "--no-" in told.value.hint
+
+
+def test_an_endpoint_that_refuses_even_the_plainest_question_ends_the_run():
+    with pytest.raises(JudgeEndpointError, match="why"):
+        asyncio.run(probe_top_logprobs(always(ChatFailure("bad_request", "why"))))
 
 
 def test_a_limit_is_no_finding():
-    failure = ChatFailure("budget", "no room")
-    assert probed(failure, failure) == failure
-    assert probed(ChatReply("hello"), failure) == failure
+    failure = always(ChatFailure("budget", "no room"))
+    assert asyncio.run(probe_top_logprobs(failure)) is None
+    assert asyncio.run(probe_schema(failure)) is None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.judge.fake_time import FakeTime
 
-from rewardlab.judge.retrying import FIRST_WAIT, LONGEST_WAIT, Waiting, seconds_asked
+from rewardlab.judge.retrying import FIRST_WAIT, LONGEST_WAIT, Waiting, seconds_asked, seconds_told
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
@@ -20,6 +20,7 @@ NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "-3"}, 0.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "inf"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, None),
         ({"retry-after": "Sat, 21 Nov 2026 12:00:30 GMT"}, 30.0),
         ({"retry-after": "Sat, 21 Nov 2026 12:00:30"}, 30.0),
         ({"retry-after": "Sat, 21 Nov 2026 11:00:00 GMT"}, 0.0),
@@ -29,6 +30,22 @@ NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 )
 def test_what_a_server_asks_for_is_read_in_every_form(headers, seconds):
     assert seconds_asked(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please retry in 33.8s.", 33.8),
+        ('{"details": [{"retryDelay": "33s"}]}', 33.0),
+        ("Please try again in 6m1.5s. Visit", 361.5),
+        ("try again in 250ms", 0.25),
+        ("Please retry after 20 seconds.", 20.0),
+        ("try again in a while", None),
+        ("", None),
+    ],
+)
+def test_what_words_ask_for_is_read(words, seconds):
+    assert seconds_told(words) == seconds
 
 
 def test_the_longest_wait_doubles_to_a_limit_and_all_below_it_may_be_drawn():

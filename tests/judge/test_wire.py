@@ -57,7 +57,7 @@ def test_only_a_refused_temperature_changes_what_verdicts_mean_and_it_is_told():
 def test_what_is_accepted_comes_back_as_it_was_and_anything_else_is_the_default():
     learned = Accepted(True, False, False, 5)
     assert Accepted.from_dict(learned.to_dict()) == learned
-    for odd in (None, {"more": 1}, {"seed": "no"}, {"top_logprobs": True}):
+    for odd in (None, {"more": 1}, {"seed": "no"}, {"top_logprobs": True}, {"top_logprobs": -5}):
         assert Accepted.from_dict(odd) == Accepted()
 
 
@@ -81,3 +81,6 @@ def test_the_key_tells_apart_all_that_is_sent_and_where_to():
 )
 def test_extra_fields_may_not_change_what_is_asked(extra, names):
     assert unusable_extra(extra) == names
+    for accepted in (Accepted(), Accepted(max_completion_tokens=True)):
+        sent = parameters_of(REQUEST, "m", accepted)
+        assert unusable_extra(sent) == sorted(sent)

@@ -6,15 +6,24 @@ This file knows the JSON of /v1/chat/completions; it knows no HTTP.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from rewardlab.judge.chat import ChatReply, TokenLogprobs
+from rewardlab.judge.chat import ChatReply, Finish, TokenLogprobs
 
-_THOUGHT = re.compile(r"\s*<(think|thinking)>.*?</\1>\s*", re.DOTALL)
-_MOST_ABOVE_ZERO = 1e-3  # of a log-probability: rounding; more is no log-probability
+_THOUGHT_BEGINS = re.compile(r"\s*<think(?:ing)?>")
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>\s*")
+_MOST_ABOVE_ZERO = 1e-6  # of a log-probability: rounding; more is no log-probability
+_LARGEST = 2.0**53  # more is no count of tokens, nor, below zero, a log-probability
+
+_FINISHES: dict[str, Finish] = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("length", "max_tokens"), "length"),
+    **dict.fromkeys(("content_filter", "safety"), "content_filter"),
+}
+_BROKEN = frozenset({"error", "abort", "aborted", "cancelled", "canceled"})
+_WEB_PAGE = re.compile(r"\s*<(!doctype|html|head|body)\b", re.IGNORECASE)
 
 
 class BadAnswer(Exception):
@@ -23,11 +32,12 @@ class BadAnswer(Exception):
     Args:
         message: What came and what was expected.
         status: The status that the body itself tells of, where it is an error under a status of 200.
+        web_page: Whether it is a web page: maybe what answers is no such server at all.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, *, web_page: bool = False) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.web_page = status, web_page
 
 
 def reply_of(body: str) -> ChatReply:
@@ -37,27 +47,30 @@ def reply_of(body: str) -> ChatReply:
         body: JSON, as it came.
 
     Returns:
-        The reply. Reasoning is no part of its text: neither the field ``reasoning_content`` nor a closed
-        ``<think>`` block in front. One that is not closed is left as it is.
+        The reply. Reasoning is no part of its text: neither the field ``reasoning_content`` nor what stands up to the
+        first ``</think>``, whose beginning is often in the prompt. Reasoning that does not end is an answer broken off
+        before it began: no text, and ``"length"``. So is an answer of which no known word says that it ended.
 
     Raises:
-        BadAnswer: It is no chat completion, or one with nothing in it.
+        BadAnswer: It is no chat completion, one with nothing in it, or one that the server says it broke off.
     """
     found = _object_of(body)
     choice = _first_choice(found)
     message = choice.get("message")
     if not isinstance(message, Mapping):
         raise BadAnswer("the answer's choice has no message")
-    finish = choice.get("finish_reason")
-    finish = finish if isinstance(finish, str) and finish else "stop"
+    finish = _finish_of(choice.get("finish_reason"))
     refusal = message.get("refusal")
     refusal = refusal if isinstance(refusal, str) else ""
     text = _text_of(message.get("content"))
     if text is None:
-        if not refusal and not message.get("tool_calls") and finish not in ("length", "content_filter"):
+        if not refusal and not message.get("tool_calls") and finish == "stop":
             raise BadAnswer("the answer has neither content nor a refusal")
         text = ""
-    text = _THOUGHT.sub("", text, count=1) if _THOUGHT.match(text) else text
+    if ended := _THOUGHT_ENDS.search(text):
+        text = text[ended.end() :]
+    elif _THOUGHT_BEGINS.match(text):
+        text, finish = "", "length" if finish == "stop" else finish
     prompt_tokens, completion_tokens = tokens_of(found)
     model = found.get("model")
     return ChatReply(
@@ -80,13 +93,22 @@ def tokens_of(found: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST else None
+
+
+def _finish_of(reason: object) -> Finish:
+    word = reason.lower() if isinstance(reason, str) else ""
+    if word in _BROKEN:
+        raise BadAnswer(f"the server broke the answer off ({word})")
+    return _FINISHES.get(word, "length")
 
 
 def _object_of(body: str) -> Mapping[str, Any]:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
+        if _WEB_PAGE.match(body):
+            raise BadAnswer("the answer is a web page, no chat completion", web_page=True) from None
         raise BadAnswer(f"the answer is no JSON ({len(body)} characters)") from None
     if not isinstance(found, dict):
         raise BadAnswer(f"the answer is no JSON object but a {type(found).__name__}")
@@ -140,7 +162,7 @@ def _token_of(entry: object) -> tuple[str, float] | None:
     token, logprob = entry.get("token"), entry.get("logprob")
     if not isinstance(token, str) or isinstance(logprob, bool) or not isinstance(logprob, int | float):
         return None
-    return None if math.isnan(logprob) or logprob > _MOST_ABOVE_ZERO else (token, min(0.0, float(logprob)))
+    return (token, min(0.0, float(logprob))) if -_LARGEST <= logprob <= _MOST_ABOVE_ZERO else None
 
 
 def _of_text(tokens: tuple[TokenLogprobs, ...], text: str) -> tuple[TokenLogprobs, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import secrets
 import sqlite3
@@ -18,15 +17,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from rewardlab.errors import DataError
-from rewardlab.judge.chat import ChatReply, TokenLogprobs
+from rewardlab.judge.chat import ChatReply, Finish, TokenLogprobs
 
 _APPLICATION = 0x726C6A63  # "rljc", in the header of the file
 _VERSION = 1
 _BUSY_S = 30.0
-_FINAL = ("stop", "length", "content_filter")
 
 _TABLES = (
     "CREATE TABLE replies"
@@ -94,9 +92,7 @@ class ReplyCache:
         return reply
 
     def put(self, key: str, reply: ChatReply) -> None:
-        """Keep a reply, if it is one that another attempt would not better; the first one of a key stays."""
-        if reply.finish not in _FINAL and not reply.refusal:
-            return
+        """Keep a reply; the first one of a key stays."""
         text = _text_of(reply)
         row = (key, text, _digest(text), time.time())
         with self._told():
@@ -138,8 +134,20 @@ class ReplyCache:
                 hint="name another file, or delete it: what it holds is asked again",
             )
         self._database.execute("COMMIT")
-        self._database.execute("PRAGMA journal_mode = WAL")
+        self._switch_to_wal()
         self._database.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last replies, not the file
+
+    def _switch_to_wal(self) -> None:
+        """SQLite does not wait where two programs switch a new file at once, so this does."""
+        until = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def _pragma(self, name: str) -> int:
         return int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
@@ -189,33 +197,43 @@ def _text_of(reply: ChatReply) -> str:
         "model": reply.model,
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
-        # JSON has no infinity, and a token that cannot come has a log-probability of minus that: null here.
-        "logprobs": [
-            [one.token, _finite(one.logprob), [[token, _finite(logprob)] for token, logprob in one.top]]
-            for one in reply.logprobs
-        ],
+        "logprobs": [[one.token, one.logprob, one.top] for one in reply.logprobs],
     }
     return json.dumps(found, allow_nan=False)
-
-
-def _finite(logprob: float) -> float | None:
-    return logprob if math.isfinite(logprob) else None
 
 
 def _reply_of(text: object, digest: object) -> ChatReply | None:
     """The reply as it was written; None where the row does not hold it any more."""
     if not isinstance(text, str) or _digest(text) != digest:
         return None
-    found = json.loads(text)
-    found["logprobs"] = tuple(
-        TokenLogprobs(token, _logprob(value), tuple((other, _logprob(its)) for other, its in top))
-        for token, value, top in found["logprobs"]
-    )
-    return ChatReply(**found, cached=True)
+    try:
+        match json.loads(text):
+            case {
+                "text": str(words),
+                "finish": finish,
+                "refusal": str(refusal),
+                "model": str(model),
+                "prompt_tokens": int() | None as prompt_tokens,
+                "completion_tokens": int() | None as completion_tokens,
+                "logprobs": list(logprobs),
+            } if finish in get_args(Finish):
+                return ChatReply(
+                    words,
+                    finish,
+                    refusal,
+                    model,
+                    prompt_tokens,
+                    completion_tokens,
+                    tuple(_token_of(*one) for one in logprobs),
+                    cached=True,
+                )
+    except (ValueError, TypeError, RecursionError):
+        pass
+    return None
 
 
-def _logprob(value: float | None) -> float:
-    return -math.inf if value is None else value
+def _token_of(token: str, logprob: float, top: list[tuple[str, float]]) -> TokenLogprobs:
+    return TokenLogprobs(token, float(logprob), tuple((other, float(its)) for other, its in top))
 
 
 def _digest(text: str) -> str:

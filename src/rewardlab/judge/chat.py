@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
+Finish: TypeAlias = Literal["stop", "length", "content_filter"]
+"""Why an answer ended: by itself; broken off, or nobody says that it was not; by the server's filter."""
+
 FailureKind: TypeAlias = Literal[
     "rate_limited", "server_error", "timeout", "connection", "bad_answer", "bad_request", "too_long", "budget"
 ]
@@ -56,25 +59,23 @@ class ChatReply:
 
     Attributes:
         text: The answer's text; empty where the model refused.
-        finish: Why it ended: ``"stop"``, ``"length"``, ``"content_filter"`` or the server's own word.
+        finish: Why it ended.
         refusal: What the model said instead of an answer, where the server tells the two apart.
         model: The model that the server says it was.
         prompt_tokens: As the server counts; None where it does not say.
         completion_tokens: Likewise.
         logprobs: The answer's tokens; empty where none were asked for or given.
         cached: Whether it came from the cache and cost nothing.
-        seconds: What it took, retries among it; 0 from the cache.
     """
 
     text: str
-    finish: str = "stop"
+    finish: Finish = "stop"
     refusal: str = ""
     model: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     cached: bool = False
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Usage:
         completion_tokens: Likewise.
         estimated: Whether some were.
         cost: In the currency of the prices; None where no price was given.
+        probe_calls: Of the calls, those that asked what the endpoint can do. Their tokens and cost are among the rest.
     """
 
     calls: int = 0
@@ -128,11 +130,13 @@ class Usage:
     completion_tokens: int = 0
     estimated: bool = False
     cost: float | None = None
+    probe_calls: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes, as JSON values."""
         return {
             "calls": self.calls,
+            "probe_calls": self.probe_calls,
             "cached": self.cached,
             "failures": dict(self.failures),
             "retries": self.retries,
@@ -154,8 +158,13 @@ class ChatClient(Protocol):
     def usage(self) -> Usage:
         """What was used so far."""
 
-    async def capabilities(self) -> Capabilities:
-        """What the endpoint can do; asked once, by a small probe, then remembered."""
+    async def capabilities(self, *, schema: bool = True, logprobs: bool = True) -> Capabilities:
+        """What the endpoint can do; each asked once, by a small probe, then remembered.
+
+        Args:
+            schema: Whether to find out about schemas; False leaves them out, as a thing it cannot do.
+            logprobs: Likewise about log-probabilities.
+        """
 
     async def complete(self, request: ChatRequest) -> ChatReply | ChatFailure:
         """Ask; retried by kind of failure, within the limits of concurrency and cost.

@@ -1,13 +1,14 @@
 """The client of a judge: one question to any OpenAI-compatible endpoint, until there is a reply or a reason for none.
 
-It goes through the cache, the limits, the retries and what the server accepts, each of which lives in a file of its own;
-what is here is their order.
+It goes through the cache, the limits, the retries and what the server accepts, each of which lives in a file of its
+own; what is here is their order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -17,9 +18,10 @@ from urllib.parse import urlsplit
 from rewardlab.errors import ConfigError, DataError, JudgeEndpointError
 from rewardlab.judge.cache import ReplyCache
 from rewardlab.judge.chat import Capabilities, ChatFailure, ChatReply, ChatRequest, FailureKind, Usage
-from rewardlab.judge.faults import RETRIED, Fault
+from rewardlab.judge.event_loop import Shared
+from rewardlab.judge.faults import RETRIED, Fault, hint_for
 from rewardlab.judge.limits import Account, Limits
-from rewardlab.judge.probing import probe
+from rewardlab.judge.probing import probe_schema, probe_top_logprobs
 from rewardlab.judge.retrying import LONGEST_ASKED, Waiting
 from rewardlab.judge.transport import Transport
 from rewardlab.judge.wire import Accepted, key_of, parameters_of, unusable_extra
@@ -82,13 +84,16 @@ class OpenAIClient:
         self._tell = on_retry or (lambda words: None)
         self._slots = asyncio.Semaphore(concurrency)
         self._probing = asyncio.Lock()
-        self._capabilities = capabilities
-        self._under_way: dict[str, _Flight] = {}
-        self._fatal = ""
+        self._under_way: dict[str, Shared[Answer]] = {}
+        self._fatal: tuple[Fault, asyncio.Future[str]] | None = None
+        self._answered = False
         self._closed = False
         self._known_as = f"endpoint {key_of(self._base_url, {'model': model}, self._extra)}"
-        known = cache.recall(self._known_as) if cache else None
-        self._accepted = Accepted.from_dict((known or {}).get("accepted"))
+        known = (cache.recall(self._known_as) if cache else None) or {}
+        self._accepted = Accepted.from_dict(known.get("accepted"))
+        self._schema, self._top_logprobs = _capabilities_in(known.get("capabilities"))
+        if capabilities is not None:
+            self._schema, self._top_logprobs = capabilities.schema, capabilities.top_logprobs
 
     def __repr__(self) -> str:
         """The model alone: neither the address, which may hold a password, nor the key."""
@@ -119,16 +124,29 @@ class OpenAIClient:
         """What the server was found to refuse, as far as a reader of the verdicts must know it; for the records."""
         return self._accepted.notes
 
-    async def capabilities(self) -> Capabilities:
-        """What the endpoint can do; asked once, by two small questions, then remembered, in the cache file too.
+    async def capabilities(self, *, schema: bool = True, logprobs: bool = True) -> Capabilities:
+        """What the endpoint can do; asked once, by small questions, then remembered, in the cache file too.
+
+        Where a limit does not let it ask, nothing else will be asked either, and nothing is remembered.
+
+        Args:
+            schema: Whether to find out about schemas; False leaves them out, as a thing it cannot do.
+            logprobs: Likewise about log-probabilities.
 
         Raises:
             JudgeEndpointError: It does not answer.
         """
         async with self._probing:
-            if self._capabilities is None:
-                self._capabilities = self._remembered() or await self._probed()
-        return self._capabilities
+            known = self._schema, self._top_logprobs
+            if logprobs and self._top_logprobs is None:
+                self._top_logprobs = await probe_top_logprobs(self._probe)
+            if schema and self._schema is None:
+                self._schema = await probe_schema(self._probe)
+            if known != (self._schema, self._top_logprobs):
+                self._remember()
+        return Capabilities(
+            schema=schema and bool(self._schema), top_logprobs=(self._top_logprobs or 0) if logprobs else 0
+        )
 
     async def complete(self, request: ChatRequest) -> Answer:
         """Ask.
@@ -153,14 +171,14 @@ class OpenAIClient:
         flight = self._under_way.get(key)
         first = flight is None
         if flight is None:
-            flight = self._under_way[key] = _Flight(asyncio.ensure_future(self._ask(request)))
+            flight = self._under_way[key] = Shared(asyncio.ensure_future(self._ask(request)))
             flight.task.add_done_callback(lambda _: self._under_way.pop(key, None))
         answer = await flight.wait()
         if isinstance(answer, ChatFailure):
             self._account.note_failure(answer.kind)
         elif not first:
             self._account.note_cached()
-            return replace(answer, cached=True, seconds=0.0)
+            return replace(answer, cached=True)
         return answer
 
     async def close(self) -> None:
@@ -176,24 +194,21 @@ class OpenAIClient:
         """Attempts until one is final."""
         parts = [message["content"] for message in request.messages]
         text = "\n".join(parts if request.schema is None else [*parts, json.dumps(request.schema)])
-        started: float | None = None
         attempt = 0
         while True:
             attempt += 1
             await self._waiting.cooled()
             async with self._slots:
                 await self._waiting.cooled()  # another question may have met a 429 while this one waited for its turn
-                self._raise_if_ended()
-                started = self._waiting.clock() if started is None else started
+                await self._raise_if_ended()
                 found = await self._attempt(request, text, first=attempt == 1)
             if isinstance(found, ChatReply):
-                reply = replace(found, seconds=self._waiting.clock() - started)
-                self._keep(request, reply)
-                return reply
-            if found.kind == "endpoint":  # ends the run, for this question and all that wait
-                self._fatal = self._fatal or found.message
-                self._waiting.stop()
-                self._raise_if_ended()
+                self._answered = True
+                return found
+            if found.kind == "endpoint" or (found.kind == "web_page" and not self._answered):
+                self._fatal = self._fatal or (found, asyncio.ensure_future(self._hint(found)))
+                self._waiting.stop()  # it ends the run, for this question and all that wait
+                await self._raise_if_ended()
             if found.kind not in RETRIED or attempt == self._max_attempts or (found.asked or 0.0) > LONGEST_ASKED:
                 tried = attempt - (found.kind == "budget")  # what no limit lets through is no attempt
                 return ChatFailure(_failure_kind(found), found.message, tried)
@@ -211,7 +226,7 @@ class OpenAIClient:
             return Fault("budget", reserved)
         sent_off = False
         try:
-            self._raise_if_ended()  # while it waited for room
+            await self._raise_if_ended()  # while it waited for room
             while True:
                 sent = parameters_of(request, self._model, self._accepted)
                 sent_off = True
@@ -226,12 +241,14 @@ class OpenAIClient:
             raise
         if isinstance(found, ChatReply):
             await self._account.settle(reserved, found.prompt_tokens, found.completion_tokens, found.text)
-        elif found.kind in ("timeout", "bad_answer"):
+        elif found.kind in ("timeout", "bad_answer", "connection") and found.reached:
             await self._account.settle_unknown(reserved)
         else:
             await self._account.release(reserved)
         if isinstance(found, Fault) and found.kind == "filtered":
-            return ChatReply(text="", finish="content_filter")
+            found = ChatReply(text="", finish="content_filter")
+        if isinstance(found, ChatReply):
+            self._keep(sent, found)
         return found
 
     def _learn(self, parameter: str, value: object, said: str) -> None:
@@ -243,87 +260,67 @@ class OpenAIClient:
         self._tell(f"the server refuses {parameter} ({said}): asked without it, or by another name, from now on")
         self._remember()
 
-    def _raise_if_ended(self) -> None:
+    async def _raise_if_ended(self) -> None:
         if self._fatal:
+            fault, hint = self._fatal
             raise JudgeEndpointError(
-                f"the judge's endpoint cannot answer for {self._model!r}: {self._fatal}",
-                hint="401 or 403: is the key right ($REWARDLAB_JUDGE_KEY, or $OPENAI_API_KEY at OpenAI's own address)? "
-                "404: are --model and --base-url (usually ending in /v1) right? 402 or 429: is the account paid?",
+                f"the judge's endpoint cannot answer for {self._model!r}: {fault.message}",
+                hint=await asyncio.shield(hint),
             )
 
+    async def _hint(self, fault: Fault) -> str:
+        return hint_for(fault, await self._transport.models() if fault.status == 404 else ())
+
     def _key_of(self, request: ChatRequest) -> str:
+        """Under which a reply is kept, as far as is known now what will be sent."""
         return key_of(self._base_url, parameters_of(request, self._model, self._accepted), self._extra)
 
     def _kept(self, key: str) -> ChatReply | None:
         return self._cache.get(key) if self._cache else None
 
-    def _keep(self, request: ChatRequest, reply: ChatReply) -> None:
-        """Under the key of what was sent in the end. A full disk costs the file, not the reply that was paid for."""
+    def _keep(self, sent: Mapping[str, Any], reply: ChatReply) -> None:
+        """Under the key of what was sent. A full disk costs the file, not the reply that was paid for."""
         if self._cache is None:
             return
         try:
-            self._cache.put(self._key_of(request), reply)
+            self._cache.put(key_of(self._base_url, sent, self._extra), reply)
         except DataError as error:
             self._tell(f"a reply was not kept: {error.message}")
 
-    def _remembered(self) -> Capabilities | None:
-        known = (self._cache.recall(self._known_as) or {}).get("capabilities") if self._cache else None
-        match known:
-            case {"schema": bool(schema), "top_logprobs": int(top_logprobs)}:
-                return Capabilities(schema, top_logprobs)
-        return None
-
-    async def _probed(self) -> Capabilities:
-        found = await probe(self.complete)
-        if isinstance(found, ChatFailure):  # a limit: nothing else will be asked either, and nothing is known
-            return Capabilities()
-        self._capabilities = found
-        self._remember()
-        return found
+    async def _probe(self, request: ChatRequest) -> Answer:
+        answer = await self.complete(request)
+        if not answer.cached if isinstance(answer, ChatReply) else answer.attempts > 0:
+            self._account.note_probe()
+        return answer
 
     def _remember(self) -> None:
         if self._cache is None:
             return
-        known: dict[str, Any] = {"accepted": self._accepted.to_dict()}
-        if (found := self._capabilities) is not None:
-            known["capabilities"] = {"schema": found.schema, "top_logprobs": found.top_logprobs}
+        found = {"schema": self._schema, "top_logprobs": self._top_logprobs}
+        known = {"accepted": self._accepted.to_dict(), "capabilities": found}
         try:
             self._cache.remember(self._known_as, known)
         except DataError as error:
             self._tell(f"what the server refuses was not kept: {error.message}")
 
 
-class _Flight:
-    """A question under way, and how many wait for it: it ends with the last of them, not with the first.
-
-    Args:
-        task: Asks it.
-    """
-
-    def __init__(self, task: asyncio.Future[Answer]) -> None:
-        self.task = task
-        self._waiting = 0
-
-    async def wait(self) -> Answer:
-        """The answer."""
-        self._waiting += 1
-        try:
-            return await asyncio.shield(self.task)
-        except asyncio.CancelledError:
-            if self._waiting == 1:
-                self.task.cancel()
-                await asyncio.gather(self.task, return_exceptions=True)
-            raise
-        finally:
-            self._waiting -= 1
-
-
 def _failure_kind(found: Fault) -> FailureKind:
     match found.kind:
         case "endpoint" | "filtered" | "unsupported":  # the first two never come here
             return "bad_request"
+        case "web_page":
+            return "bad_answer"
         case kind:
             return kind
+
+
+def _capabilities_in(known: object) -> tuple[bool | None, int | None]:
+    """What was remembered, each None where nothing was or it is no finding."""
+    if not isinstance(known, dict):
+        return None, None
+    schema, top_logprobs = known.get("schema"), known.get("top_logprobs")
+    counted = isinstance(top_logprobs, int) and not isinstance(top_logprobs, bool) and top_logprobs >= 0
+    return schema if isinstance(schema, bool) else None, top_logprobs if counted else None
 
 
 def _check(
@@ -334,7 +331,8 @@ def _check(
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"base_url must be an http or https address, got {base_url!r}", hint="for example http://127.0.0.1:8000/v1"
+            f"base_url must be an http or https address, got {re.sub('//.*@', '//***@', base_url.split('?')[0])!r}",
+            hint="for example http://127.0.0.1:8000/v1",
         )
     for name, value in (("concurrency", concurrency), ("max_attempts", max_attempts)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -342,4 +340,7 @@ def _check(
     if not 0 < timeout_s < float("inf"):
         raise ConfigError(f"timeout_s must be a number of seconds above 0, got {timeout_s!r}")
     if reserved := unusable_extra(extra):
-        raise ConfigError(f"extra_body may not set {', '.join(reserved)}: the judge sets them itself")
+        raise ConfigError(
+            f"extra_body may not set {', '.join(reserved)}: the judge sets them itself",
+            hint="the length of an answer and the seed have options of their own",
+        )

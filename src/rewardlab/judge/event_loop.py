@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -75,6 +75,31 @@ class EventLoop:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Shared(Generic[T]):
+    """What several wait for: it is cancelled with the last of them, not with the first.
+
+    Args:
+        task: Brings it.
+    """
+
+    def __init__(self, task: asyncio.Future[T]) -> None:
+        self.task = task
+        self._waiting = 0
+
+    async def wait(self) -> T:
+        """What it brings."""
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            if self._waiting == 1:
+                self.task.cancel()
+                await asyncio.gather(self.task, return_exceptions=True)
+            raise
+        finally:
+            self._waiting -= 1
 
 
 async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, T]) -> tuple[T, T]:

@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from rewardlab.judge.chat import FailureKind
-from rewardlab.judge.retrying import seconds_asked
+from rewardlab.judge.retrying import seconds_asked, seconds_told
 
-FaultKind: TypeAlias = FailureKind | Literal["endpoint", "filtered", "unsupported"]
+FaultKind: TypeAlias = FailureKind | Literal["endpoint", "filtered", "unsupported", "web_page"]
 """``endpoint``: no question can be answered; ``filtered``: the server would not have this one answered, which is a
-reply; ``unsupported``: a parameter is refused that the question can do without."""
+reply; ``unsupported``: a parameter is refused that the question can do without; ``web_page``: a bad answer, which from
+an address that never gave another means that no such server is there."""
 
-RETRIED: frozenset[str] = frozenset({"rate_limited", "server_error", "timeout", "connection", "bad_answer"})
+RETRIED: frozenset[str] = frozenset({"rate_limited", "server_error", "timeout", "connection", "bad_answer", "web_page"})
 """Kinds that asking again may mend."""
 
 OPTIONAL = ("max_tokens", "temperature", "seed", "top_logprobs", "logprobs")
 """Parameters that some servers or models refuse and that a question can do without, or name otherwise."""
 
+_MOST_SEARCHED = 10_000  # characters of a body in which a wait is looked for
 _MOST_SAID = 300  # characters of a server's words that are kept: some send the whole question back
 
 _TOO_LONG = re.compile(
@@ -34,9 +36,6 @@ _TOO_LONG = re.compile(
 _FILTERED = re.compile(
     r"content[ _](filter|policy|management)|ResponsibleAIPolicy|data_inspection_failed|flagged|moderation",
     re.IGNORECASE,
-)
-_NO_QUOTA = re.compile(
-    r"insufficient_quota|exceeded your current quota|billing|insufficient (balance|credits)", re.IGNORECASE
 )
 _REFUSED_PARAMETER = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|only the default|deprecated"
@@ -54,12 +53,16 @@ class Fault:
         message: What the server said, or what happened.
         asked: Seconds after which the server wants to be asked again.
         parameter: The parameter that is refused, where the kind is ``unsupported``.
+        status: HTTP status, where there was an answer.
+        reached: Whether the server may have seen the question, and so may have worked for it.
     """
 
     kind: FaultKind
     message: str
     asked: float | None = None
     parameter: str | None = None
+    status: int | None = None
+    reached: bool = True
 
 
 def fault_of_status(status: int, body: str, headers: Mapping[str, str], sent: Collection[str]) -> Fault:
@@ -68,7 +71,7 @@ def fault_of_status(status: int, body: str, headers: Mapping[str, str], sent: Co
     Args:
         status: HTTP status.
         body: The answer's body.
-        headers: Its headers, as :func:`~rewardlab.judge.retrying.seconds_asked` reads them.
+        headers: Its headers, names in any case if the mapping does not tell cases apart, else in lower case.
         sent: Names of the parameters that were sent: none but these can be the one that is refused.
     """
     error = _error_of(body)
@@ -76,19 +79,47 @@ def fault_of_status(status: int, body: str, headers: Mapping[str, str], sent: Co
     message = f"status {status}: {said}" if said else f"status {status}"
     labels = " ".join(str(error.get(name) or "") for name in ("code", "type", "innererror"))[:_MOST_SAID]
     words = f"{labels} {said}"
+    asked = seconds_asked(headers)
+    if asked is None:
+        asked = seconds_told(body[:_MOST_SEARCHED])
     if status == 429:
-        kind: FaultKind = "endpoint" if _NO_QUOTA.search(words) else "rate_limited"
-        return Fault(kind, message, seconds_asked(headers))
+        # By its label alone: Gemini's limit per minute says "exceeded your current quota" too.
+        return Fault("endpoint" if "insufficient_quota" in labels else "rate_limited", message, asked, status=status)
     if status in (400, 403) and _FILTERED.search(words):
-        return Fault("filtered", message)
+        return Fault("filtered", message, status=status)
+    if status < 400:  # not followed: the questions and the key go to the address that was given and to no other
+        return Fault("endpoint", f"status {status}: moved to {said_by(headers.get('location', '?'))}", status=status)
     if status in (401, 402, 403, 404, 405):
-        return Fault("endpoint", message)
+        return Fault("endpoint", message, status=status)
     if status in (408, 409, 425) or status >= 500:
-        return Fault("timeout" if status in (408, 504) else "server_error", message, seconds_asked(headers))
+        return Fault("timeout" if status in (408, 504) else "server_error", message, asked, status=status)
     if _TOO_LONG.search(words):
-        return Fault("too_long", message)
+        return Fault("too_long", message, status=status)
     refused = _refused_parameter(error, said, sent) if status in (400, 422) else None
-    return Fault("bad_request" if refused is None else "unsupported", message, parameter=refused)
+    kind: FaultKind = "bad_request" if refused is None else "unsupported"
+    return Fault(kind, message, parameter=refused, status=status)
+
+
+def hint_for(fault: Fault, models: Collection[str] = ()) -> str:
+    """What to do about a fault that ends the run.
+
+    Args:
+        fault: The fault.
+        models: Names of what the server has, where it tells.
+    """
+    if models:
+        return f"--model: the server has {', '.join(models)}"
+    match fault.status:
+        case 401 | 403:
+            return "is the key right? --api-key or $REWARDLAB_JUDGE_KEY; at OpenAI's own address $OPENAI_API_KEY"
+        case 402 | 429:
+            return "the account has nothing left: what is judged so far is kept, go on once it is paid"
+        case status if status is not None and status < 400:
+            return "give --base-url as the address that it moved to, without /chat/completions"
+        case 404:
+            return "--base-url usually ends in /v1; --model is a name that its /models lists"
+        case _:
+            return "is --base-url right? it usually ends in /v1"
 
 
 def said_by(text: str) -> str:

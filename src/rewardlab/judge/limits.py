@@ -101,6 +101,8 @@ class Account:
         self._estimated = False
         self._tokens_per_byte = 1.0 / _BYTES_PER_TOKEN
         self._tokens_around = 0.0
+        self._longest_beyond = 0  # longest answer that went beyond its limit
+        self._probe_calls = 0
 
     @property
     def usage(self) -> Usage:
@@ -114,6 +116,7 @@ class Account:
             completion_tokens=self._completion,
             estimated=self._estimated,
             cost=self._cost(self._prompt, self._completion),
+            probe_calls=self._probe_calls,
         )
 
     def note_cached(self) -> None:
@@ -123,6 +126,10 @@ class Account:
     def note_failure(self, kind: str) -> None:
         """A question got no reply."""
         self._failures[kind] += 1
+
+    def note_probe(self) -> None:
+        """A question that was sent asked what the endpoint can do."""
+        self._probe_calls += 1
 
     def note_retry(self) -> None:
         """A question is tried again."""
@@ -145,7 +152,8 @@ class Account:
             # Anew each time round: an answer meanwhile may have shown that this server counts more.
             around = self._tokens_around + _MESSAGE_TOKENS * messages
             tokens = math.ceil(size * self._tokens_per_byte + around)
-            wanted = Reservation(tokens, max_tokens, size, len(prompt), messages, new_call)
+            longest = max(max_tokens, self._longest_beyond)
+            wanted = Reservation(tokens, longest, size, len(prompt), messages, new_call)
             if reason := self._over([wanted]):
                 return reason
             if not self._over([wanted, *self._open.elements()]):
@@ -174,6 +182,8 @@ class Account:
             prompt_tokens = math.ceil(reservation.prompt_characters / _CHARACTERS_PER_TOKEN)
         if completion_tokens is None:
             completion_tokens = math.ceil(len(text) / _CHARACTERS_PER_TOKEN)
+        if completion_tokens > reservation.completion_tokens:  # some count reasoning outside of max_tokens
+            self._longest_beyond = max(self._longest_beyond, completion_tokens)
         await self._book(reservation, prompt_tokens, completion_tokens)
 
     async def settle_unknown(self, reservation: Reservation) -> None:

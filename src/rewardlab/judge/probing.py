@@ -1,4 +1,4 @@
-"""What an endpoint can do, found by asking it two small questions.
+"""What an endpoint can do, found by asking it small questions.
 
 A server may take a ``response_format`` and ignore it, so the question with a schema is one whose plain answer would not
 fit it. This file asks through whatever asks; it knows no HTTP.
@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from rewardlab.errors import JudgeEndpointError
-from rewardlab.judge.chat import Capabilities, ChatFailure, ChatReply, ChatRequest
+from rewardlab.judge.chat import ChatFailure, ChatReply, ChatRequest
 from rewardlab.judge.wire import MOST_TOP_LOGPROBS
 
 Ask = Callable[[ChatRequest], Awaitable[ChatReply | ChatFailure]]
@@ -25,31 +25,60 @@ _SCHEMA = {
 }
 
 
-async def probe(ask: Ask) -> Capabilities | ChatFailure:
-    """Ask the two questions.
+async def probe_schema(ask: Ask) -> bool | None:
+    """Whether its answers fit a JSON schema.
 
     Args:
         ask: Asks one question.
 
     Returns:
-        What was found; or the failure, where a limit did not let it ask.
+        None where a limit did not let it ask. False where it refuses the question with a schema as one that cannot be
+        asked, or answers it in another form.
 
     Raises:
-        JudgeEndpointError: The endpoint does not answer even a small question.
+        JudgeEndpointError: It does not answer, for a reason that says nothing of schemas.
     """
-    plain = await _ask(ask, None, MOST_TOP_LOGPROBS)
-    if isinstance(plain, ChatFailure):
-        if plain.kind == "budget":
-            return plain
-        raise JudgeEndpointError(
-            f"the judge's endpoint does not answer a small question: {plain.message} ({_tries(plain.attempts)})",
-            hint="is the server running, and is this its address (usually ending in /v1)?",
-        )
-    formed = await _ask(ask, _SCHEMA, 0)
-    if isinstance(formed, ChatFailure) and formed.kind == "budget":
-        return formed
-    top = max((len(token.top) for token in plain.logprobs), default=0)
-    return Capabilities(schema=isinstance(formed, ChatReply) and _fits(formed.text), top_logprobs=top)
+    answer = await _ask(ask, _SCHEMA, 0)
+    if isinstance(answer, ChatReply):
+        return _fits(answer.text)
+    return None if _told(answer, "--no-schema") else False
+
+
+async def probe_top_logprobs(ask: Ask) -> int | None:
+    """How many alternatives it tells at each token; 0: no log-probabilities.
+
+    Args:
+        ask: Asks one question.
+
+    Returns:
+        None where a limit did not let it ask.
+
+    Raises:
+        JudgeEndpointError: It does not answer even a small question.
+    """
+    answer = await _ask(ask, None, MOST_TOP_LOGPROBS)
+    if isinstance(answer, ChatFailure) and answer.kind == "bad_request":  # for them, or for something else?
+        answer = await _ask(ask, None, 0)
+    if isinstance(answer, ChatReply):
+        return max((len(token.top) for token in answer.logprobs), default=0)
+    if _told(answer, "--no-logprobs"):
+        return None
+    raise _unanswered(answer, "is this the address of a chat model, and --model its name?")
+
+
+def _told(failure: ChatFailure, option: str) -> bool:
+    """Whether it is a limit, which is no finding; False of a question that is refused; anything else is raised."""
+    if failure.kind in ("budget", "bad_request"):
+        return failure.kind == "budget"
+    hint = f"is the server running, and is this its address (usually ending in /v1)? {option} leaves this question out"
+    raise _unanswered(failure, hint)
+
+
+def _unanswered(failure: ChatFailure, hint: str) -> JudgeEndpointError:
+    tries = "1 try" if failure.attempts == 1 else f"{failure.attempts} tries"
+    return JudgeEndpointError(
+        f"the judge's endpoint does not answer a small question: {failure.message} ({tries})", hint=hint
+    )
 
 
 async def _ask(ask: Ask, schema: dict[str, object] | None, top_logprobs: int) -> ChatReply | ChatFailure:
@@ -69,7 +98,3 @@ def _fits(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and list(found) == ["greeting"] and isinstance(found["greeting"], str)
-
-
-def _tries(attempts: int) -> str:
-    return "1 try" if attempts == 1 else f"{attempts} tries"

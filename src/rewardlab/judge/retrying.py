@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -26,6 +27,14 @@ LONGEST_WAIT = 60.0
 
 LONGEST_ASKED = 600.0
 """Longest wait that a server is granted, seconds: who asks for more, as at the end of a day's share, is given up."""
+
+_TOLD = re.compile(
+    r"try (?:again )?(?:in|after) ((?:\d{1,9}(?:\.\d{1,9})? ?(?:h|ms|m|s)[a-z]* ?)+)"
+    r'|"retryDelay": ?"(\d{1,9}(?:\.\d{1,9})?s)"',
+    re.IGNORECASE,
+)
+_TIME = re.compile(r"([\d.]+) ?(h|ms|m|s)", re.IGNORECASE)
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
 
 _SPREAD = 0.5
 """Seconds over which the questions that waited for a cool-down set out again, so that they do not come all at once."""
@@ -112,10 +121,28 @@ def seconds_asked(headers: Mapping[str, str], now: datetime | None = None) -> fl
         except ValueError:
             try:
                 date = parsedate_to_datetime(value)
-            except ValueError:
+                date = date.replace(tzinfo=UTC) if date.tzinfo is None else date  # an HTTP date is always in GMT
+                seconds = (date - (now or datetime.now(UTC))).total_seconds()
+            except (ValueError, OverflowError):
                 continue
-            date = date.replace(tzinfo=UTC) if date.tzinfo is None else date  # an HTTP date is always in GMT
-            seconds = (date - (now or datetime.now(UTC))).total_seconds()
         if math.isfinite(seconds):
             return max(0.0, seconds)
     return None
+
+
+def seconds_told(body: str) -> float | None:
+    """What the words of an answer ask for, where no header does: Gemini and OpenAI name the wait in the message.
+
+    Args:
+        body: As it came.
+
+    Returns:
+        Seconds; None where nothing is asked.
+
+    Example:
+        >>> seconds_told("Please retry in 33.5s."), seconds_told("Please try again in 1m30s."), seconds_told("later")
+        (33.5, 90.0, None)
+    """
+    if (found := _TOLD.search(body)) is None:
+        return None
+    return sum(float(number) * _UNITS[unit.lower()] for number, unit in _TIME.findall(found[1] or found[2]))

@@ -20,7 +20,19 @@ MOST_TOP_LOGPROBS = 20
 
 _FEWER_TOP_LOGPROBS = 5
 
-_RESERVED = ("messages", "model", "stream", "n")
+_RESERVED = (
+    "messages",
+    "model",
+    "stream",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "seed",
+    "response_format",
+    "logprobs",
+    "top_logprobs",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +99,8 @@ class Accepted:
         except TypeError:
             return cls()
         kinds = {name: type(value) for name, value in cls().to_dict().items()}
-        return made if all(type(getattr(made, name)) is kind for name, kind in kinds.items()) else cls()
+        fits = all(type(getattr(made, name)) is kind for name, kind in kinds.items())
+        return made if fits and 0 <= made.top_logprobs <= MOST_TOP_LOGPROBS else cls()
 
 
 def parameters_of(request: ChatRequest, model: str, accepted: Accepted) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def seconds_of(retry_after: str | None, now: datetime | None = None) -> float | 
     except ValueError:
         try:
             date = parsedate_to_datetime(retry_after)
-        except ValueError:
+        except (ValueError, OverflowError):  # a year that no date has
             return None
         if date.tzinfo is None:  # RFC 9110: an HTTP date is always in GMT
             date = date.replace(tzinfo=UTC)
