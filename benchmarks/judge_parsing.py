@@ -44,7 +44,7 @@ CAUSES = {
     "text after the verdict": "The verdict stands in the middle; a remark, more reasons or an invented user's turn "
     "follows. We read the end and abstain.",
     "contradicts itself": "The answer calls one output better and, at its end or beginning, the other. We abstain.",
-    "conditional": "The last line says it within a clause with 'if', 'whether' or 'not'. We abstain.",
+    "conditional": "The last line says it within a clause with 'if', 'whether' or 'not', or as a claim. We abstain.",
     "no verdict in its form": "The answer never says in these words which is better. We abstain.",
     "heading": "A lone '# Output (a) is better.', where the authors' pattern wants the line to begin with 'Output'.",
     "empty": "Nothing was answered; published none as well.",
@@ -208,7 +208,9 @@ def tables(compared: Iterable[Compared], first: tuple[int, int, int]) -> str:
     found = list(compared)
     lines = [
         "Made by `benchmarks/judge_parsing.py`, of published judge outputs (LLMBar, MIT; vicuna reviews, Apache-2.0;",
-        "MR-GSM8K, MIT). Read: rewardlab's reader finds a verdict. Same: of those that both read, how many alike.",
+        "MR-GSM8K, MIT). Read: rewardlab's reader of the form finds a verdict (`llmbar` comparisons, `number` ratings,",
+        "`two_scores`, `mr_gsm8k`; there are no published outputs here in other forms). Same: of those that both read,",
+        "how many alike.",
         "",
         "| source | strategy or judge | answers | read | read by the authors | same, of both |",
         "|--|--|--|--|--|--|",

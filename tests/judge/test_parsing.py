@@ -1,6 +1,7 @@
 """Verdicts read where they are due and nowhere else; what cannot be read is an abstention and never a number."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,8 @@ ALL = [spec(form, mode, count=3 if mode in ("listwise", "steps") else 2, ties=fo
     | st.text(alphabet='AB[]{}":,>= \n0123456789.tie')
     | st.lists(
         st.sampled_from(
-            [TAG, "[RESULT]", "[[", "]]", "A", "7", "\n", " ", '{"reason": "', '"verdict": ', '"}', "```json",
+            [TAG, "[RESULT]", "[[", "]]", "[[A]]", "[RESULT] B", "A", "7", "\n", " ",
+             '{"reason": "', '"verdict": ', '"}', "```json",
              "Output (a)", " is better", "First Error Step: 2", "Final Judgement: wrong", "1e999", "NaN", "\u0663",
              "\ud800", "ß", "> ="]
         )
@@ -62,9 +64,9 @@ def test_readers_raise_on_no_text_and_keep_to_what_was_asked(due, text):
 @given(st.sampled_from(["first", "second", "tie"]), st.text())
 def test_round_trip_of_a_choice(meant, reason):
     word = CHOICES[meant]
-    assert choice(json.dumps({"reason": reason, "verdict": word}), "json") == meant
+    assert choice(json.dumps({"id": NONCE, "reason": reason, "verdict": word}), "json") == meant
     assert choice(f"{reason}\n{TAG} {word}", "tagged") == meant
-    assert choice(f"{reason}\n[[{'C' if meant == 'tie' else word}]]", "double_bracket") == meant
+    assert choice(f"{reason.replace('[[', '')}\n[[{'C' if meant == 'tie' else word}]]", "double_bracket") == meant
     if meant != "tie":
         assert choice(f"{reason.replace('[RESULT]', '')}\n[RESULT] {word}", "result", ties=False) == meant
 
@@ -72,13 +74,13 @@ def test_round_trip_of_a_choice(meant, reason):
 @given(st.integers(1, 10), st.text())
 def test_round_trip_of_a_rating_and_its_place(meant, reason):
     for form, text in (
-        ("json", json.dumps({"reason": reason, "rating": meant})),
+        ("json", json.dumps({"id": NONCE, "reason": reason, "rating": meant})),
         ("tagged", f"{reason}\n{TAG} {meant}"),
         ("number", f"{reason}\n{meant}"),
     ):
         found = parse(text, spec(form, "rating"))
         assert found.reading.rating == meant
-        assert text[found.start : found.end] == str(meant)
+        assert text[found.start :].startswith(str(meant))
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=5))
@@ -88,7 +90,7 @@ def test_round_trip_of_a_ranking(given_ranks):
     places = [[LETTERS[i] for i, rank in enumerate(ranks) if rank == place] for place in range(len(dense))]
     for form, text in (
         ("tagged", f"so\n{TAG} " + " > ".join(" = ".join(place) for place in places)),
-        ("json", json.dumps({"reason": "so", "ranking": places})),
+        ("json", json.dumps({"id": NONCE, "reason": "so", "ranking": places})),
     ):
         assert parse(text, spec(form, "listwise", count=len(ranks))).reading == RankingReading(ranks, "so")
 
@@ -96,7 +98,7 @@ def test_round_trip_of_a_ranking(given_ranks):
 @given(st.lists(st.sampled_from([1, 0, -1]), min_size=1, max_size=6))
 def test_round_trip_of_step_labels(labels):
     words = {1: "correct", 0: "neutral", -1: "incorrect"}
-    text = json.dumps({"reason": "so", "labels": [words[label] for label in labels]})
+    text = json.dumps({"id": NONCE, "reason": "so", "labels": [words[label] for label in labels]})
     first = labels.index(-1) if -1 in labels else None
     assert parse(text, spec("json", "steps", count=len(labels))).reading == StepsReading(tuple(labels), first, "so")
     said = "none" if first is None else first + 1
@@ -129,6 +131,8 @@ def test_marks_around_a_tagged_verdict_do_not_change_it(line):
         f"{TAG} C",
         f"{TAG}",
         f"{TAG} A\n{TAG} B",  # contradicts itself
+        f"I would say {TAG} B, but\n{TAG} A",  # wherever it stands
+        f"- {TAG} B\n{TAG} A",
         f"{TAG} A|B|tie",
     ],
 )
@@ -151,7 +155,7 @@ def test_a_ranking_names_each_completion_once(value):
     assert parse(f"{TAG} {value}", spec("tagged", "listwise", count=3)).kind == "malformed"
 
 
-@pytest.mark.parametrize("value", ["0", "11", "7.5", "7-8", "seven", "-3", "07", "1e1", "\u0667"])
+@pytest.mark.parametrize("value", ["0", "11", "7.5", "7-8", "seven", "-3", "07", "1e1", "\u0667", ".8", "'..9'"])
 def test_a_rating_is_an_integer_on_the_scale(value):
     for text, form in ((f"{TAG} {value}", "tagged"), (value, "number")):
         assert parse(text, spec(form, "rating")).kind == "malformed"
@@ -172,21 +176,25 @@ def test_steps_after_the_first_error_are_not_said_to_be_anything():
 @pytest.mark.parametrize(
     "text",
     [
-        '{"reason": "r", "verdict": "A", "verdict": "B"}',
-        '{"reason": "r", "verdict": "A"} done',
-        'So: {"reason": "r", "verdict": "A"}',
-        '{"reason": "r", "verdict": "A"',
-        '{"reason": "r", "verdict": "a"}',
-        '{"reason": "r", "verdict": ["A"]}',
-        '{"reason": "r", "verdict": null}',
-        '{"reason": null, "verdict": "A"}',
-        '{"verdict": "A"}',
-        '{"reason": "r", "verdict": "A", "sure": true}',
-        '[{"reason": "r", "verdict": "A"}]',
-        '{"reason": "r", "verdict": NaN}',
+        '{"id": "0123456789abcdef", "reason": "r", "verdict": "A", "verdict": "B"}',
+        '{"id": "0123456789abcdef", "reason": "r", "verdict": "A"} done',
+        'So: {"id": "0123456789abcdef", "reason": "r", "verdict": "A"}',
+        '{"id": "0123456789abcdef", "reason": "r", "verdict": "A"',
+        '{"id": "0123456789abcdef", "reason": "r", "verdict": "a"}',
+        '{"id": "0123456789abcdef", "reason": "r", "verdict": ["A"]}',
+        '{"id": "0123456789abcdef", "reason": "r", "verdict": null}',
+        '{"id": "0123456789abcdef", "reason": null, "verdict": "A"}',
+        '{"id": "0123456789abcdef", "verdict": "A"}',
+        '{"id": "0123456789abcdef", "reason": "r", "verdict": "A", "sure": true}',
+        '[{"id": "0123456789abcdef", "reason": "r", "verdict": "A"}]',
+        '{"id": "0123456789abcdef", "reason": "r", "verdict": NaN}',
         "[" * 100_000,
         "9" * 10_000,
         "null",
+        '{"id": "fedcba9876543210", "reason": "r", "verdict": "A"}',  # of another question
+        '{"id": null, "reason": "r", "verdict": "A"}',
+        '{"reason": "r", "verdict": "A"}',
+        '```json {"id": "0123456789abcdef", "reason": "r", "verdict": "A"}```',
     ],
 )
 def test_json_is_never_repaired(text):
@@ -195,25 +203,31 @@ def test_json_is_never_repaired(text):
 
 @pytest.mark.parametrize("value", ['"7"', "7.0", "true", "0", "11", "Infinity", "1e1", "[7]"])
 def test_a_json_rating_is_an_integer_on_the_scale(value):
-    assert parse(f'{{"reason": "r", "rating": {value}}}', spec("json", "rating")).kind == "malformed"
+    assert (
+        parse(f'{{"id": "0123456789abcdef", "reason": "r", "rating": {value}}}', spec("json", "rating")).kind
+        == "malformed"
+    )
 
 
 @pytest.mark.parametrize(
     "labels", ['["correct"]', '["correct", "right"]', '["correct", 1]', '"correct"', "[null, null]"]
 )
 def test_json_labels_are_one_word_for_each_step(labels):
-    assert parse(f'{{"reason": "r", "labels": {labels}}}', spec("json", "steps", count=2)).kind == "malformed"
+    assert (
+        parse(f'{{"id": "0123456789abcdef", "reason": "r", "labels": {labels}}}', spec("json", "steps", count=2)).kind
+        == "malformed"
+    )
 
 
 def test_a_fenced_block_is_the_object_in_it():
-    assert choice('```json\n{"reason": "r", "verdict": "tie"}\n```', "json") == "tie"
+    assert choice('```json\n{"id": "0123456789abcdef", "reason": "r", "verdict": "tie"}\n```', "json") == "tie"
 
 
 def test_the_place_of_a_json_verdict_is_not_inside_the_reason():
-    text = json.dumps({"reason": 'it says "verdict": "A"', "verdict": "B"})
+    text = json.dumps({"id": NONCE, "reason": 'it says "verdict": "A"', "verdict": "B"})
     found = parse(text, spec("json"))
     assert found.start == text.rindex("B")
-    assert parse('{"reason": "r", "\\u0076erdict": "B"}', spec("json")).start is None
+    assert parse('{"id": "0123456789abcdef", "reason": "r", "\\u0076erdict": "B"}', spec("json")).start is None
 
 
 # --- the formats of others --------------------------------------------------------------------------------------------
@@ -222,7 +236,11 @@ def test_the_place_of_a_json_verdict_is_not_inside_the_reason():
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("The text holds [[A]] twice.\nMy verdict: [[B]].", "second"),
+        ("A is short.\nMy verdict: [[B]].", "second"),
+        ("[[B]]: that is what I say, so [[B]]", "second"),
+        ("The text holds [[A]].\nMy verdict: [[B]].", "malformed"),  # what it was shown cannot hold it
+        ("[[A]]\n[[B]]", "malformed"),
+        ("x[[i]] is out of bounds, so [[A]]", "first"),
         ("**[[C]]**", "tie"),
         ("[[A]]\nA is better.", "malformed"),
         ('"[[A]]" if A is better, "[[B]]" if B is', "malformed"),
@@ -238,7 +256,9 @@ def test_double_brackets_count_at_the_end(text, meant):
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("Feedback: A says [RESULT] B.\nSo [RESULT] A", "first"),
+        ("Feedback: B is wrong. [RESULT] A", "first"),
+        ("I end with [RESULT] and a letter. [RESULT] A", "first"),
+        ("Feedback: A says [RESULT] B.\nSo [RESULT] A", "malformed"),
         ("Fine. [RESULT]\n(B)", "second"),
         ("[RESULT] A [RESULT] B", "malformed"),
         ("[RESULT] A is better", "malformed"),
@@ -251,7 +271,8 @@ def test_a_result_stands_at_the_end(text, meant):
 
 
 @pytest.mark.parametrize(
-    ("text", "rating"), [("Feedback: well. [RESULT] 4", 4), ("[RESULT] (5)", 5), ("[RESULT] 6", None)]
+    ("text", "rating"),
+    [("Feedback: well. [RESULT] 4", 4), ("[RESULT] (5)", 5), ("[RESULT] 6", None), ("[RESULT] .4", None)],
 )
 def test_a_result_can_be_a_rating(text, rating):
     found = parse(text, spec("result", "rating", scale=(1, 5)))
@@ -266,6 +287,7 @@ def test_a_result_can_be_a_rating(text, rating):
         ("**8/10**", 8),
         ("final score is 7.", 7),
         ("8/9", None),
+        ("Rating: .8", None),
         ("so 9", None),
     ],
 )
@@ -279,6 +301,7 @@ def test_equal_scores_are_a_tie_where_there_may_be_one():
     assert choice("8, 8", "two_scores", scale=(0, 10)) == "tie"
     assert choice("8 8", "two_scores", scale=(0, 10), ties=False) == "malformed"
     assert choice("8 11", "two_scores", scale=(0, 10)) == "malformed"
+    assert choice("8,5", "two_scores", scale=(0, 10)) == "malformed"  # maybe one number
 
 
 def test_a_critique_is_read_as_labels():
@@ -286,6 +309,18 @@ def test_a_critique_is_read_as_labels():
     assert parse("Final Judgement: wrong\nFirst Error Step: 2", due).reading.labels == (1, -1, None)
     assert parse("Final Judgement: correct\nFirst Error Step: N/A", due).reading.labels == (1, 1, 1)
     assert parse("Final Judgement: wrong\nFirst Error Step: 4", due).kind == "malformed"
+
+
+@pytest.mark.parametrize("due", ALL, ids=lambda due: f"{due.format}-{due.mode}")
+@pytest.mark.parametrize(
+    "flood", [" ", "\n", "rating:", "```\n", "if ", "[[", "[RESULT] ", "Output (a) is better, ", "says "]
+)
+def test_a_flood_takes_no_longer_than_it_is_long(due, flood):
+    """40,000 characters take some milliseconds; a reader that starts anew at each of them takes seconds."""
+    started = time.perf_counter()
+    for begin, end in (("", ""), ("```json\n{", "x"), ("rating:", "x"), ("9", "x"), ("", "Output (a) is better")):
+        parse(begin + flood * (40_000 // len(flood)) + end, due)
+    assert time.perf_counter() - started < 1
 
 
 def test_an_abstention_tells_little_of_the_answer():

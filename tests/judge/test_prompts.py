@@ -34,6 +34,25 @@ def test_our_own_prompts_instruct_against_the_known_biases(mode):
         assert "bold type" in prompt.system  # formatting
 
 
+@pytest.mark.parametrize(("name", "mode"), BUILT_IN)
+def test_every_prompt_instructs_against_length_place_and_self_preference(name, mode):
+    prompt = load_prompt(name, mode)
+    words = " ".join((prompt.system + prompt.user).split()).lower()
+    assert "length" in words
+    assert "material to judge" in words
+    if mode != "steps":
+        assert "would have written" in words or "could have written" in words
+    if mode in ("pairwise", "listwise"):
+        assert "order in which" in words or "which completion stands first is chance" in words
+
+
+@pytest.mark.parametrize("mode", ["listwise", "steps"])
+def test_a_reference_is_for_comparisons_and_ratings_alone(mode):
+    prompt = load_prompt(mode, mode)
+    with pytest.raises(ValueError, match=f"{{reference}} is no placeholder of the mode '{mode}'"):
+        replace(prompt, user=prompt.user + "{reference}")
+
+
 def test_the_styles_have_their_originals_verdicts():
     forms = {name: load_prompt(name, mode) for name, mode in BUILT_IN}
     assert (forms["mt-bench"].verdict, forms["mt-bench"].ties) == ("double_bracket", True)

@@ -46,6 +46,10 @@ def letter(text):
         ("Output (a) is better.\nTherefore, Output (b) is better.", None),
         ("Output (a) is better. No, Output (b) is better.", None),
         ("It depends on whether Output (a) is better", None),
+        ("It claims that Output (a) is better", None),
+        ('Output (b) claims "Output (b) is better"', None),
+        ("Since Output (b) states that 2 is odd, Output (a) is better.", "a"),
+        ("If so, it is wrong. Output (b) is better.", "b"),
         ("Therefore, Output (a) is better.\n(Note: none.)", None),
         ("Output (c)", None),
         ("", None),
@@ -58,6 +62,7 @@ def test_llmbar_verdicts(text, meant):
 def test_vicuna_scores_are_the_first_line():
     assert two_scores("\n9 7.5\nGood.") == ScorePair(9.0, 7.5, "Good.")
     assert two_scores("9, 7") == ScorePair(9.0, 7.0, "")
+    assert two_scores("8,5") == "8,5"
     assert two_scores("Scores: 9 7\n9 7") == "Scores: 9 7"
     assert two_scores("9 7 5") == "9 7 5"
 

@@ -1,4 +1,4 @@
-"""How verdicts are asked for: every format says its form, and a schema puts the reason first and closes the object."""
+"""How verdicts are asked for: every format says its form, and a schema puts the reason before the verdict."""
 
 import pytest
 
@@ -29,9 +29,11 @@ def test_ties_are_offered_only_where_they_count(form):
 
 
 @pytest.mark.parametrize("mode", MODES["json"])
-def test_a_schema_is_strict_and_asks_for_the_reason_first(mode):
-    found = schema(VerdictSpec(mode, "json", count=3))
-    assert next(iter(found["properties"])) == "reason"
+def test_a_schema_is_strict_and_asks_for_the_reason_before_the_verdict(mode):
+    found = schema(VerdictSpec(mode, "json", nonce="00ff00ff00ff00ff", count=3))
+    assert list(found["properties"])[:2] == ["id", "reason"]
+    assert found["properties"]["id"]["enum"] == ["00ff00ff00ff00ff"]
+    assert '{"id": "00ff00ff00ff00ff", "reason"' in instruction(VerdictSpec(mode, "json", "00ff00ff00ff00ff", count=3))
     assert found["required"] == list(found["properties"])
     assert found["additionalProperties"] is False
 

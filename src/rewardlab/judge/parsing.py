@@ -1,9 +1,9 @@
 """Verdicts read out of answers: only where they are due, only whole, and never the first thing that looks like one.
 
 An answer may quote a completion, and a completion may hold "[[A]]". So each format is read at its anchored place, most
-often the end, and what stands there must be the verdict and nothing else; two verdicts there that contradict each other
-are none. What cannot be read is an :class:`~rewardlab.judge.verdicts.Abstention` and never a guess. The readers raise
-on no text.
+often the end, and what stands there must be the verdict and nothing else. Two in the form that was asked for that
+contradict each other, wherever they stand, are none, for what the judge was shown could not hold that form. What cannot
+be read is an :class:`~rewardlab.judge.verdicts.Abstention` and never a guess. The readers raise on no text.
 
 This file knows the text of an answer; refusals and answers that broke off are told apart by
 :mod:`~rewardlab.judge.questions`, which knows how the answer ended.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,11 @@ from rewardlab.judge.verdicts import (
     StepsReading,
 )
 
-_MARKS = " \t\r*_`'\"."
-"""What may stand around a verdict without changing it: emphasis, quotation marks, a full stop."""
+_BEFORE = " \t\r*_`'\""
+"""What may stand before a verdict without changing it: emphasis, quotation marks."""
+
+_AFTER = _BEFORE + "."
+"""What may stand after it: a full stop too. Before a number that is a decimal point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,10 @@ class Parsed:
         reading: What was read; probabilities are not known here.
         start: Where the verdict's own characters begin in the text (the ``A``, the digits); None where a single place
             does not say it.
-        end: One past their end.
     """
 
     reading: Reading
     start: int | None = None
-    end: int | None = None
 
 
 def parse(text: str, spec: VerdictSpec) -> Parsed | Abstention:
@@ -79,9 +80,9 @@ def _last_line(text: str) -> tuple[int, str]:
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
     """The span without the marks around it."""
-    while start < end and text[start] in _MARKS:
+    while start < end and text[start] in _BEFORE:
         start += 1
-    while start < end and text[end - 1] in _MARKS:
+    while start < end and text[end - 1] in _AFTER:
         end -= 1
     return start, end
 
@@ -98,18 +99,15 @@ def _tagged(text: str, spec: VerdictSpec) -> Parsed | Abstention:
     # Emphasis may end between the tag and the value: **VERDICT-...:** A
     span = _stripped(text, begin + len(spec.tag), end)
     value = text[span[0] : span[1]]
-    said = {" ".join(other[len(spec.tag) :].strip(_MARKS).casefold().split()) for other in _tagged_lines(text, spec)}
+    # The tag holds the nonce, so wherever it stands the judge has written it.
+    lines = (after.partition("\n")[0] for after in text.split(spec.tag)[1:])
+    said = {" ".join(line.lstrip(_BEFORE).rstrip(_AFTER).casefold().split()) for line in lines}
     if len(said) > 1:
         return _malformed("one verdict", f"{len(said)} that contradict each other")
     reading = _value(value, spec, text[:start].strip())
     if isinstance(reading, Abstention):
         return reading
-    return Parsed(reading, *span)
-
-
-def _tagged_lines(text: str, spec: VerdictSpec) -> Iterable[str]:
-    lines = (line.strip(_MARKS) for line in text.split("\n"))
-    return (line for line in lines if line.startswith(spec.tag))
+    return Parsed(reading, span[0])
 
 
 def _value(value: str, spec: VerdictSpec, reason: str) -> Reading | Abstention:
@@ -170,17 +168,19 @@ _FIELD = {"pairwise": "verdict", "listwise": "ranking", "rating": "rating", "ste
 
 def _json(text: str, spec: VerdictSpec) -> Parsed | Abstention:
     body = text.strip()
-    block = re.fullmatch(r"```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```", body, re.DOTALL | re.IGNORECASE)
-    if block:
-        body = block[1].strip()
+    opening, _, inside = body.partition("\n")
+    if opening.rstrip().casefold() in ("```", "```json") and inside.endswith("```"):
+        body = inside.removesuffix("```").strip()
     try:
         given = json.loads(body, object_pairs_hook=_object, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         return _malformed("one JSON object and nothing else", f"{text} ({reason})")
     field = _FIELD[spec.mode]
-    if not isinstance(given, dict) or set(given) != {"reason", field} or not isinstance(given["reason"], str):
-        return _malformed(f"an object with the text 'reason' and {field!r}", body)
+    if not isinstance(given, dict) or set(given) != {"id", "reason", field} or not isinstance(given["reason"], str):
+        return _malformed(f"an object with 'id', the text 'reason' and {field!r}", body)
+    if given["id"] != spec.nonce:
+        return _malformed(f"'id' to be {spec.nonce}, or it answers another question", json.dumps(given["id"]))
     reading = _json_value(given[field], spec, given["reason"])
     if isinstance(reading, Abstention):
         return reading
@@ -189,7 +189,7 @@ def _json(text: str, spec: VerdictSpec) -> Parsed | Abstention:
     # The value stands after its key, which cannot be inside the reason: there its quotation marks are escaped.
     written = str(given[field])
     key = re.search(rf'(?<!\\)"{field}"\s*:\s*"?(?={written}["\s,}}])', text)
-    return Parsed(reading, key.end(), key.end() + len(written)) if key else Parsed(reading)
+    return Parsed(reading, key.end() if key else None)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -236,31 +236,30 @@ def _json_value(value: Any, spec: VerdictSpec, reason: str) -> Reading | Abstent
 def _double_bracket(text: str, spec: VerdictSpec) -> Parsed | Abstention:
     letters: dict[str, Choice] = {"A": "first", "B": "second", **({"C": "tie"} if spec.ties else {})}
     start, line = _last_line(text)
-    found = list(re.finditer(r"\[\[([^\[\]\n]*)\]\]", line))
-    if not found or line[found[-1].end() :].strip(_MARKS + ")!"):
+    found = re.search(r"\[\[([^\[\]\n]*)\]\]\Z", line.rstrip(_AFTER + ")!"))
+    if found is None:
         return _malformed("a verdict such as [[A]] at the end", line)
-    if len({one[1] for one in found}) > 1:
-        return _malformed("one verdict on the last line", line)
-    choice = letters.get(found[-1][1])
+    choice = letters.get(found[1])
     if choice is None:
-        return _malformed(" or ".join(f"[[{letter}]]" for letter in letters), found[-1][0])
-    at = start + found[-1].start(1)
-    return Parsed(PairReading(choice, reason=text[: start + found[0].start()].strip()), at, at + 1)
+        return _malformed(" or ".join(f"[[{letter}]]" for letter in letters), found[0])
+    if len(said := set(re.findall(r"\[\[([ABC])\]\]", text))) > 1:
+        return _malformed("one verdict", f"{len(said)} that contradict each other")
+    return Parsed(PairReading(choice, reason=text[: start + found.start()].strip()), start + found.start(1))
 
 
 def _result(text: str, spec: VerdictSpec) -> Parsed | Abstention:
     what = "A or B" if spec.mode == "pairwise" else f"an integer from {spec.scale[0]} to {spec.scale[1]}"
-    body = text.rstrip(_MARKS + "\n)")
+    body = text.rstrip(_AFTER + "\n)")
     place = body.rfind("[RESULT]")
     if place < 0:
         return _malformed(f"[RESULT] and {what} at the end", _last_line(text)[1])
     start, end = place + len("[RESULT]"), len(body)
-    while start < end and body[start] in _MARKS + "\n(":
+    while start < end and body[start] in _BEFORE + "\n(":
         start += 1
     value = body[start:end]
-    line = body[body.rfind("\n", 0, place) + 1 : place]
-    if re.search(r"\[RESULT\]\s*\(?\w", line):
-        return _malformed("one [RESULT] on the last line", line + body[place:])
+    said = {match[1] for match in re.finditer(r"\[RESULT\][\s*_`'\"(]*([AB]|[0-9]{1,6})\b", body)}
+    if len(said) > 1:
+        return _malformed("one verdict", f"{len(said)} that contradict each other")
     reason = body[:place].strip()
     if spec.mode == "rating":
         rating = _integer(value, *spec.scale)
@@ -268,15 +267,11 @@ def _result(text: str, spec: VerdictSpec) -> Parsed | Abstention:
     else:
         choice = {"A": "first", "B": "second"}.get(value)
         reading = None if choice is None else PairReading(choice, reason=reason)  # type: ignore[arg-type]
-    return (
-        _malformed(f"{what} after [RESULT], and nothing more", value)
-        if reading is None
-        else Parsed(reading, start, end)
-    )
+    return _malformed(f"{what} after [RESULT], and nothing more", value) if reading is None else Parsed(reading, start)
 
 
 _NUMBER_LINE = re.compile(
-    r"(?:(?:final |overall )?(?:rating|score)\s*(?:is|[:=])\s*)?[*_`\[\s]*(\d{1,6})(?:\s*/\s*(\d{1,6}))?\]*",
+    r"(?:(?:final |overall )?(?:rating|score)\s*(?:is|[:=]))?[*_`\[\s]*(\d{1,6})(?:\s*/\s*(\d{1,6}))?\]*",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -290,7 +285,7 @@ def _number(text: str, spec: VerdictSpec) -> Parsed | Abstention:
     if found is None or rating is None:
         return _malformed(f"a last line that is an integer from {low} to {high}", line)
     reading = RatingReading(float(rating), reason=text[:start].strip())
-    return Parsed(reading, found.start(1), found.end(1))
+    return Parsed(reading, found.start(1))
 
 
 def _llmbar(text: str, spec: VerdictSpec) -> Parsed | Abstention:
@@ -298,7 +293,7 @@ def _llmbar(text: str, spec: VerdictSpec) -> Parsed | Abstention:
     if isinstance(found, str):
         return _malformed("'Output (a)' or 'Output (b)', or at the end that it is better", found)
     choice: Choice = "first" if text[found.at] == "a" else "second"
-    return Parsed(PairReading(choice, reason=text[: found.begins].strip()), found.at, found.at + 1)
+    return Parsed(PairReading(choice, reason=text[: found.begins].strip()), found.at)
 
 
 def _two_scores(text: str, spec: VerdictSpec) -> Parsed | Abstention:

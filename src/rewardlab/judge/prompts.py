@@ -21,9 +21,7 @@ from rewardlab.errors import ConfigError
 from rewardlab.judge.verdict_formats import MODES, WITHOUT_TIES, VerdictFormat
 from rewardlab.judge.verdicts import Mode
 
-Verdict: TypeAlias = Literal[
-    "auto", "json", "tagged", "double_bracket", "result", "number", "llmbar", "two_scores", "mr_gsm8k"
-]
+FormatSetting: TypeAlias = Literal["auto", VerdictFormat]
 """A format of verdicts, or ``auto``: ``json`` where the server keeps to a schema, else ``tagged``."""
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -37,7 +35,13 @@ SHOWN: dict[Mode, tuple[str, ...]] = {
 }
 """Mode to the placeholders that a prompt must have: a judge that does not see them all cannot judge."""
 
-OPTIONAL = ("reference", "rubric", "verdict_instruction")
+OPTIONAL: dict[Mode, tuple[str, ...]] = {
+    "pairwise": ("reference", "rubric", "verdict_instruction"),
+    "listwise": ("rubric", "verdict_instruction"),
+    "rating": ("reference", "rubric", "verdict_instruction"),
+    "steps": ("rubric", "verdict_instruction"),
+}
+"""Mode to the placeholders that a prompt may have."""
 
 PROMPTS: dict[str, dict[Mode, str]] = {
     "pairwise": {"pairwise": "pairwise.yaml"},
@@ -73,7 +77,7 @@ class JudgePrompt:
     mode: Mode
     user: str
     system: str = ""
-    verdict: Verdict = "auto"
+    verdict: FormatSetting = "auto"
     scale: tuple[int, int] = (1, 10)
     ties: bool = True
     rubric: str = ""
@@ -82,7 +86,7 @@ class JudgePrompt:
     def __post_init__(self) -> None:
         """Refuse what could only be found out after it was asked and paid for."""
         given = PLACEHOLDER.findall(self.system + self.user)
-        known = (*SHOWN[self.mode], *OPTIONAL)
+        known = (*SHOWN[self.mode], *OPTIONAL[self.mode])
         for name in given:
             if name not in known:
                 near = difflib.get_close_matches(name.lower(), known, 1)

@@ -13,9 +13,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_OUTPUT_OPENS = re.compile(r"[\s#*\"']*Output \(([ab])\)(?: is better)?[ \t.*\"']*(?:\n|\Z)")
-_OUTPUT_BETTER = re.compile(r"\bOutput \(([ab])\) is (?:the |a )?better\b(?! than Output \(\1\))")
-_NO_VERDICT = re.compile(r"\b(?:if|whether|not|why|neither)\b[^.;:]*\Z", re.IGNORECASE)
+_OUTPUT_OPENS = re.compile(r"[\s#*\"']*Output \((?P<letter>[ab])\)(?: is better)?[ \t.*\"']*(?:\n|\Z)")
+_OUTPUT_BETTER = re.compile(
+    r"\bOutput \((?P<letter>[ab])\) is (?:the |a )?better\b(?! than Output \((?P=letter)\))"
+    r"|(?P<denied>(?i:\b(?:if|whether|not|why|neither)\b|\b(?:claims?|claimed|says|said|asserts?|states?)(?: that)?"
+    r"[\s*\"'“]*(?=Output \()))"
+    r"|(?P<ends>[.;:])"
+)
+"""Who is called better, words after which the rest of the clause says nothing of that, and ends of clauses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +51,19 @@ def output_verdict(text: str) -> OutputVerdict | str:
     opens = _OUTPUT_OPENS.match(text)
     body = text.rstrip()
     start = body.rfind("\n") + 1
-    found = [
-        match for match in _OUTPUT_BETTER.finditer(body, start) if not _NO_VERDICT.search(body[start : match.start()])
-    ]
+    found, denied = [], False
+    for match in _OUTPUT_BETTER.finditer(body, start):
+        if match["letter"]:
+            found += [] if denied else [match]
+        else:
+            denied = match["denied"] is not None
     found = [opens, *found] if opens else found
-    if len({match[1] for match in found}) != 1:
+    if len({match["letter"] for match in found}) != 1:
         return body[start:]
-    return OutputVerdict(found[-1].start(1), found[-1].start())
+    return OutputVerdict(found[-1].start("letter"), found[-1].start())
 
 
-_SCORES = re.compile(r"\s*(\d{1,3}(?:\.\d{1,3})?)(?:\s*,\s*|\s+)(\d{1,3}(?:\.\d{1,3})?)\s*")
+_SCORES = re.compile(r"\s*(\d{1,3}(?:\.\d{1,3})?)(?:\s*,\s+|\s+)(\d{1,3}(?:\.\d{1,3})?)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ class ScorePair:
 
 def two_scores(text: str) -> ScorePair | str:
     """Vicuna's verdict: the first line that is not blank holds two numbers and nothing else.
+
+    A comma between them needs a space after it: ``8,5`` may be one number.
 
     Returns:
         The scores, or the first line where it holds something else.

@@ -11,18 +11,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rewardlab.errors import CompletionTooLongError, ConfigError
+from rewardlab.errors import ConfigError
 from rewardlab.judge.chat import Capabilities, ChatReply, ChatRequest
 from rewardlab.judge.neutralising import fenced, neutralise, shown
-from rewardlab.judge.nonces import nonce_of
 from rewardlab.judge.parsing import Parsed, parse
 from rewardlab.judge.prompts import PLACEHOLDER, JudgePrompt
 from rewardlab.judge.token_probabilities import choice_probabilities, expected_rating, p_first
 from rewardlab.judge.verdict_formats import LETTERS, VerdictSpec, instruction, schema
 from rewardlab.judge.verdicts import Abstention, Choice, PairReading, RatingReading, Reading
 from rewardlab.types import Text
-
-__all__ = ["MOST_COMPLETIONS", "Question", "ask", "nonce_of"]
 
 MOST_COMPLETIONS = len(LETTERS)
 """Most completions of one listwise question."""
@@ -35,9 +32,6 @@ MAX_TOKENS_STEPS = 2048
 
 MOST_REFUSAL = 400
 """A refusal is short; a longer answer without a verdict is malformed."""
-
-MOST_ALTERNATIVES = 20
-"""Most alternatives per token that OpenAI's interface has."""
 
 _REFUSAL = re.compile(
     r"\b(?:i['’]?m sorry|i am sorry|i apologi[sz]e|i (?:can|could|will|must|do)\s?(?:not|n['’]t)|i (?:can|won|don)['’]t"  # noqa: RUF001
@@ -83,34 +77,25 @@ class Question:
         if reply.refusal.strip():
             return Abstention("refused", f"the model would not: {_short(reply.refusal)!r}")
         parsed = parse(reply.text, self.spec)
+        # What stands at the end of a cut answer may be the start of something else: "8" of "8.5", "2." of a list.
+        if reply.finish != "stop" and (self.spec.format != "json" or isinstance(parsed, Abstention)):
+            return Abstention("truncated", "the answer broke off, and is no whole JSON object")
         if isinstance(parsed, Abstention):
-            if reply.finish == "length":
-                return Abstention("truncated", f"the answer was cut off; {parsed.message}")
             if len(reply.text) <= MOST_REFUSAL and _REFUSAL.search(reply.text):
                 return Abstention("refused", f"the model would not: {_short(reply.text)!r}")
             return parsed
-        if reply.finish == "length" and self._may_go_on(parsed, reply.text):
-            return Abstention("truncated", "the answer was cut off, maybe within its number")
         return self._with_probability(parsed, reply)
-
-    def _may_go_on(self, parsed: Parsed, text: str) -> bool:
-        """Whether the verdict is a number at the very end to which one more digit could have been added."""
-        if parsed.end is None or parsed.end != len(text):
-            return False
-        digits = re.search(r"\d+$", text[parsed.start : parsed.end])
-        most = self.spec.count if self.spec.mode == "steps" else self.spec.scale[1]
-        return digits is not None and int(digits[0]) * 10 <= most
 
     def _with_probability(self, parsed: Parsed, reply: ChatReply) -> Reading:
         reading = parsed.reading
         if parsed.start is None or not reply.logprobs:
             return reading
         if isinstance(reading, RatingReading):
-            expected = expected_rating(reply.logprobs, reply.text, parsed.start, self.spec.scale)
-            return replace(reading, expected=expected)
+            place = reply.logprobs, reply.text, parsed.start
+            return replace(reading, expected=expected_rating(*place, self.spec.scale, int(reading.rating)))
         if isinstance(reading, PairReading) and self.spec.format in _LABELS:
             labels = {word: c for word, c in _LABELS[self.spec.format].items() if c != "tie" or self.spec.ties}
-            found = choice_probabilities(reply.logprobs, reply.text, parsed.start, labels)
+            found = choice_probabilities(reply.logprobs, reply.text, parsed.start, labels, reading.choice)
             return reading if found is None else replace(reading, p_first=p_first(found))
         return reading
 
@@ -126,9 +111,8 @@ def ask(
     reference: str | None = None,
     max_tokens: int | None = None,
     seed: int | None = 0,
-    max_chars: int | None = None,
 ) -> Question:
-    """The question of a prompt about what is judged.
+    """The question of a prompt about what is judged. No text is ever cut: half of a completion is another completion.
 
     Args:
         judge_prompt: What is asked.
@@ -140,13 +124,10 @@ def ask(
         reference: A right answer, for prompts that show one.
         max_tokens: Longest answer; None: 1024, of steps 2048.
         seed: For servers that draw by one.
-        max_chars: Most characters of all texts that are judged together; None: as many as there are. Nothing is ever
-            cut, for a judge that sees half of a completion judges another one.
 
     Raises:
         ConfigError: the number of completions or steps is not the mode's, or there is a reference and the prompt does
             not show it.
-        CompletionTooLongError: the texts have more characters than ``max_chars``.
         ValueError: the nonce is none: short, or not of letters and digits.
     """
     if not re.fullmatch(r"[0-9A-Za-z]{8,64}", nonce):
@@ -166,13 +147,7 @@ def ask(
         scale=judge_prompt.scale,
         ties=judge_prompt.ties,
     )
-    values = _values(judge_prompt, prompt, completions, steps, reference, nonce)
-    length = sum(len(text) for text in values.values())
-    if max_chars is not None and length > max_chars:
-        raise CompletionTooLongError(
-            f"the texts to judge have {length} characters together, and at most {max_chars} are asked about",
-            hint="a longer limit, if the judge's context has room; texts are never cut",
-        )
+    values = _values(judge_prompt, prompt, completions, steps, reference, spec)
     values |= {"rubric": judge_prompt.rubric.strip(), "verdict_instruction": instruction(spec)}
     messages = [{"role": "user", "content": _filled(judge_prompt.user, values)}]
     if judge_prompt.system.strip():
@@ -184,7 +159,7 @@ def ask(
         max_tokens=max_tokens or (MAX_TOKENS_STEPS if mode == "steps" else MAX_TOKENS),
         seed=seed,
         schema=schema(spec) if spec.format == "json" and capabilities.schema else None,
-        top_logprobs=min(capabilities.top_logprobs, MOST_ALTERNATIVES) if probable else 0,
+        top_logprobs=capabilities.top_logprobs if probable else 0,
     )
     return Question(request, spec)
 
@@ -206,21 +181,22 @@ def _values(
     completions: Sequence[Text],
     steps: Sequence[str],
     reference: str | None,
-    nonce: str,
+    spec: VerdictSpec,
 ) -> dict[str, str]:
     """Placeholder to the neutralised text that fills it."""
+    nonce, form = spec.nonce, spec.format
 
     def quoted(text: str, title: str) -> str:
         return fenced(text, title, nonce) if judge_prompt.fences else text
 
-    values = {"prompt": quoted(shown(prompt, nonce, role="user"), "prompt")}
-    values["reference"] = "" if reference is None else quoted(neutralise(reference, nonce), "reference answer")
+    values = {"prompt": quoted(shown(prompt, nonce, form, role="user"), "prompt")}
+    values["reference"] = "" if reference is None else quoted(neutralise(reference, nonce, form), "reference answer")
     if judge_prompt.mode == "steps":
         values["steps"] = _numbered(
-            [(f"step {i}", neutralise(s, nonce)) for i, s in enumerate(steps, 1)], judge_prompt, nonce
+            [(f"step {i}", neutralise(s, nonce, form)) for i, s in enumerate(steps, 1)], judge_prompt, nonce
         )
         return values
-    texts = [shown(completion, nonce, role="assistant") for completion in completions]
+    texts = [shown(completion, nonce, form, role="assistant") for completion in completions]
     titled = [(f"completion {letter}", text) for letter, text in zip(LETTERS, texts, strict=False)]
     if judge_prompt.mode == "pairwise":
         values |= {"completion_a": quoted(texts[0], "completion A"), "completion_b": quoted(texts[1], "completion B")}

@@ -2,7 +2,8 @@
 
 The answer's text says where its verdict stands; the token that begins there tells the alternatives. What they mean is
 summed over spellings (``A``, `` A``, ``"A``), and divided by the sum over all that mean a verdict. Where that sum is
-small, or where it cannot be known what a token means, there is no probability: None, never a guess.
+small, where it cannot be known what a token means, or where the numbers contradict each other or the verdict, there is
+no probability: None, never a guess.
 
 References:
     AlpacaEval's weighted verdict, ``completion_parsers.py``: exp(log p) of one label by the sum over the labels.
@@ -22,11 +23,18 @@ LEAST_MASS = 0.5
 MOST_AMBIGUOUS = 0.01
 """Most probability, of that of all verdicts, that may stand on a token that begins two numbers, "1" and "10"."""
 
-_AROUND = " \t\r\n\"'`*_()[]{},.:;"
+MOST_MASS = 1.02
+"""Most that the probabilities of one token's alternatives may sum to; the rest is rounding."""
+
+MOST_APART = 0.01
+"""Most, in nats, that the log-probability of the token taken may differ from its own entry among the alternatives."""
+
+_BEFORE = " \t\r\n\"'`*_([{:"
+_AFTER = _BEFORE + ".,;)]}"
 
 
 def choice_probabilities(
-    tokens: Sequence[TokenLogprobs], text: str, start: int, labels: Mapping[str, Choice]
+    tokens: Sequence[TokenLogprobs], text: str, start: int, labels: Mapping[str, Choice], taken: Choice
 ) -> dict[Choice, float] | None:
     """P(choice) over the choices, by the token that begins at a place of the answer.
 
@@ -35,6 +43,8 @@ def choice_probabilities(
         text: The answer's text.
         start: Where the verdict begins in it.
         labels: What a verdict is called, in lower case, to what it means.
+        taken: The verdict as it was read. At temperature 0 it is the likeliest; where another is, nothing can be
+            believed.
 
     Returns:
         Probabilities that sum to 1; None where the tokens do not tell.
@@ -48,7 +58,7 @@ def choice_probabilities(
         if meant is not None:
             mass[meant] += probability
     total = sum(mass.values())
-    if not total >= LEAST_MASS:
+    if not total >= LEAST_MASS or mass[taken] < max(mass.values()):
         return None
     return {choice: probability / total for choice, probability in mass.items()}
 
@@ -58,7 +68,9 @@ def p_first(probabilities: Mapping[Choice, float]) -> float:
     return min(1.0, max(0.0, probabilities["first"] + probabilities.get("tie", 0.0) / 2))
 
 
-def expected_rating(tokens: Sequence[TokenLogprobs], text: str, start: int, scale: tuple[int, int]) -> float | None:
+def expected_rating(
+    tokens: Sequence[TokenLogprobs], text: str, start: int, scale: tuple[int, int], taken: int
+) -> float | None:
     """The mean of the rating, sum over r of r P(r), by the tokens that begin at a place of the answer.
 
     Where digits are tokens of their own, "1" begins both 1 and 10. If the answer has a "1" there, the next token's
@@ -70,6 +82,7 @@ def expected_rating(tokens: Sequence[TokenLogprobs], text: str, start: int, scal
         text: The answer's text.
         start: Where the rating begins in it.
         scale: Lowest and highest rating; a scale that goes beyond 10 has no mean.
+        taken: The rating as it was read; there is no mean where another one is likelier.
     """
     low, high = scale
     position = _token_at(tokens, text, start)
@@ -94,15 +107,16 @@ def expected_rating(tokens: Sequence[TokenLogprobs], text: str, start: int, scal
         else:
             mass[10] = mass[1] * divided
             mass[1] -= mass[10]
-    total = sum(mass.values())
-    return sum(rating * probability for rating, probability in mass.items()) / total if total else None
+    if mass[taken] < max(mass.values()):
+        return None
+    return sum(rating * probability for rating, probability in mass.items()) / sum(mass.values())
 
 
 def _share_of_ten(tokens: Sequence[TokenLogprobs], position: int) -> float | None:
     """P(the next digit is 0 | this one is 1), where the answer has a 1 here; None where it has not."""
-    if tokens[position].token.strip(_AROUND) != "1":
+    if _bare(tokens[position].token) != "1":
         return None
-    if tokens[position].token.rstrip(_AROUND) != tokens[position].token or position + 1 == len(tokens):
+    if tokens[position].token.rstrip(_AFTER) != tokens[position].token or position + 1 == len(tokens):
         return 0.0  # the number ends with this token
     following = _spelled(tokens[position + 1])
     known = sum(following.values())
@@ -120,27 +134,36 @@ def _token_at(tokens: Sequence[TokenLogprobs], text: str, start: int) -> int | N
     for position, token in enumerate(tokens):
         end = begin + len(token.token)
         if begin <= place < end:
-            return position if not token.token[: place - begin].strip(_AROUND) else None
+            return position if not token.token[: place - begin].strip(_BEFORE) else None
         begin = end
     return None
 
 
 def _spelled(token: TokenLogprobs) -> dict[str, float]:
-    """Probability of each alternative as it is spelled, the token that was taken among them."""
-    found = {}
-    for word, logprob in ((token.token, token.logprob), *token.top):
-        if not math.isnan(logprob):
-            found[word] = math.exp(min(logprob, 0.0))
-    return found
+    """Probability of each alternative as it is spelled, the token that was taken among them.
+
+    Returns:
+        Nothing where they contradict each other: more than 1 together, or two of one token.
+    """
+    given = [(token.token, token.logprob), *token.top]
+    if any(word == token.token and abs(logprob - token.logprob) > MOST_APART for word, logprob in token.top):
+        return {}
+    found = {word: math.exp(min(logprob, 0.0)) for word, logprob in given if not math.isnan(logprob)}
+    return found if sum(found.values()) <= MOST_MASS else {}
 
 
 def _alternatives(token: TokenLogprobs) -> dict[str, float]:
     """Probability of each alternative without the marks around it."""
     found: dict[str, float] = {}
     for word, probability in _spelled(token).items():
-        bare = word.strip(_AROUND)
+        bare = _bare(word)
         found[bare] = found.get(bare, 0.0) + probability
     return found
+
+
+def _bare(word: str) -> str:
+    """A token without the marks around it; a full stop before a number is no mark."""
+    return word.lstrip(_BEFORE).rstrip(_AFTER)
 
 
 def _meant(word: str, labels: Mapping[str, Choice]) -> Choice | None:

@@ -14,7 +14,7 @@ from rewardlab.judge.verdicts import Mode
 VerdictFormat: TypeAlias = Literal[
     "json", "tagged", "double_bracket", "result", "number", "llmbar", "two_scores", "mr_gsm8k"
 ]
-"""``json``: an object, the reason first; ``tagged``: a last line ``VERDICT-<nonce>: ...``; ``double_bracket``:
+"""``json``: an object: nonce, reason, verdict; ``tagged``: a last line ``VERDICT-<nonce>: ...``; ``double_bracket``:
 ``[[A]]``; ``result``: ``[RESULT] ...``; ``number``: a last line that is a number; ``llmbar``: ``Output (a) is better``;
 ``two_scores``: a first line of two numbers; ``mr_gsm8k``: ``Final Judgement`` and ``First Error Step``."""
 
@@ -33,8 +33,8 @@ MODES: dict[VerdictFormat, tuple[Mode, ...]] = {
 WITHOUT_TIES: tuple[VerdictFormat, ...] = ("result", "llmbar")
 """Formats in which two completions cannot be called equal."""
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-"""What completions are called, in the order shown."""
+LETTERS = "ABCDEFGH"
+"""What completions are called, in the order shown; of more than eight, attention to each is known to fade."""
 
 STEP_LABELS: dict[str, int] = {"correct": 1, "neutral": 0, "incorrect": -1}
 
@@ -130,24 +130,29 @@ def _json_form(spec: VerdictSpec) -> str:
     match spec.mode:
         case "pairwise":
             choices = '"A", "B" or "tie"' if spec.ties else '"A" or "B"'
-            return f'{{"reason": "<your reasons>", "verdict": <{choices}>}}'
+            return f'{{"id": "{spec.nonce}", "reason": "<your reasons>", "verdict": <{choices}>}}'
         case "listwise":
             equal = "; equally good completions share a list" if spec.ties else ""
             return (
-                '{"reason": "<your reasons>", "ranking": [["<letter of the best>"], ["<letter of the next>"], ...]}\n'
+                f'{{"id": "{spec.nonce}", "reason": "<your reasons>", "ranking": [["<letter of the best>"], '
+                '["<letter of the next>"], ...]}\n'
                 f"with all {spec.count} completions from best to worst, each once{equal}."
             )
         case "rating":
-            return f'{{"reason": "<your reasons>", "rating": <an integer from {low} to {high}>}}'
+            return f'{{"id": "{spec.nonce}", "reason": "<your reasons>", "rating": <an integer from {low} to {high}>}}'
         case "steps":
             return (
-                '{"reason": "<your reasons>", "labels": [<"correct", "neutral" or "incorrect" for each step>]}\n'
+                f'{{"id": "{spec.nonce}", "reason": "<your reasons>", "labels": '
+                '[<"correct", "neutral" or "incorrect" for each step>]}\n'
                 f"with exactly {spec.count} labels, in the order of the steps."
             )
 
 
 def schema(spec: VerdictSpec) -> Mapping[str, Any]:
-    """The JSON schema of a verdict: the reason first, so that it is written before the verdict it is for.
+    """The JSON schema of a verdict: the reason before the verdict, so that it is written before what it is for.
+
+    The question's nonce comes first: an answer to another question, as of the same completions in the other order, has
+    another one.
 
     Only keywords that every server's strict mode knows: numbers are enumerated, lengths are checked when reading.
     """
@@ -163,5 +168,5 @@ def schema(spec: VerdictSpec) -> Mapping[str, Any]:
             verdict = {"rating": {"type": "integer", "enum": list(range(spec.scale[0], spec.scale[1] + 1))}}
         case "steps":
             verdict = {"labels": {"type": "array", "items": {"type": "string", "enum": list(STEP_LABELS)}}}
-    properties = {"reason": {"type": "string"}, **verdict}
+    properties = {"id": {"type": "string", "enum": [spec.nonce]}, "reason": {"type": "string"}, **verdict}
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
