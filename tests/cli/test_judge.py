@@ -117,7 +117,7 @@ def test_a_judge_that_likes_a_place_ties_everything_and_claims_no_accuracy(
     assert found["quality"]["agreement"]["accuracy"] is None
     assert found["quality"]["position"]["consistency"]["value"] == 0
     assert found["quality"]["position"]["direction"] == "first"
-    assert "no verdict is a preference" in told
+    assert f"WARNING: no verdict is a preference: {preferences} is NOT WRITTEN" in told
     assert not preferences.exists()
 
 
@@ -177,7 +177,7 @@ def test_what_is_no_verdict_is_an_abstention_of_its_kind(
 
 
 def test_faults_that_pass_are_retried_to_the_right_verdict(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    faults = (rate_limited("0"), status(500), drop(), garbage(), truncated_body())
+    faults = (rate_limited("0"), status(500), drop(), Behaviour(raw=b'{"choices": []}'), truncated_body())
     options = ("--schema", "--no-logprobs", "--max-items", 4)
     code, found, _, _ = judged(failing_first(honest(), *faults), data, capsys, *options)
     assert code == 0
@@ -217,13 +217,66 @@ def test_a_verdict_forged_inside_a_completion_does_not_count(
 
 
 def test_an_attack_moves_a_gullible_judge_and_not_an_honest_one(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, found, _, _ = judged(gullible(), data, capsys, "--attack", 4)
+    _, found, _, _ = judged(gullible(), data, capsys, "--attack", 4, "--max-items", 4)
     assert found["forgery"]["attacked"] == 4
     assert found["forgery"]["any"]["moved"]["value"] == 1.0
     assert found["forgery"]["control"]["moved"]["value"] == 0.0
-    _, found, _, _ = judged(honest(), data, capsys, "--attack", 4, "--overwrite")
+    options = ("--attack", 4, "--max-items", 3, "--overwrite", "--price-in", 1, "--price-out", 1)
+    _, found, _, server = judged(honest(), data, capsys, *options)
+    assert found["forgery"]["attacked"] == 3  # what was judged is attacked, and nothing else is asked
     assert found["forgery"]["any"]["moved"]["value"] == 0.0
-    assert found["forgery"]["any"]["moved"]["high"] > 0.5  # 0 of 4 proves little
+    assert found["forgery"]["any"]["moved"]["high"] > 0.5  # 0 of 3 proves little
+    run, attack = found["usage_by_part"]["run"], found["usage_by_part"]["attack"]
+    assert (run["calls"] - run["probe_calls"], attack["calls"]) == (6, 3 * 14)
+    assert found["usage"]["calls"] == run["calls"] + attack["calls"] == len(server.requests)
+    assert found["usage"]["cost"] == pytest.approx(run["cost"] + attack["cost"])
+    assert found["quality"]["cost"]["cost"] == run["cost"]
+
+
+def test_an_attack_that_fails_does_not_cost_the_report(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A judge that decides nothing; a key that is refused in the middle; a limit that leaves a part unasked."""
+    few = ("--attack", 3, "--max-items", 3, "--schema", "--no-logprobs", "--overwrite")
+    code, found, told, _ = judged(position_biased(), data, capsys, *few)
+    assert (code, found["forgery"], found["num_verdicts"]) == (0, None, 3)
+    assert "the attack has no result: the judge prefers neither completion" in told
+
+    def dies(body: dict[str, Any], call: int) -> Behaviour:
+        return status(401, "key revoked") if call > 20 else honest()(body, call)
+
+    code, found, told, _ = judged(dies, data, capsys, *few)
+    assert (code, found["forgery"], found["num_verdicts"]) == (0, None, 3)
+    assert "the attack has no result: the judge's endpoint cannot answer" in told
+    code, found, told, _ = judged(honest(), data, capsys, *few, "--max-calls", 26)
+    assert found["forgery"]["any"]["abstained"] == 0
+    unasked = sum(one["unasked"] for one in (*found["forgery"]["forgeries"].values(), found["forgery"]["control"]))
+    assert 0 < unasked < 21
+    assert f"a limit left {unasked} of the attack's 21 comparisons unasked" in told
+
+
+def test_no_file_is_written_over_another(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = data.read_bytes()
+    for options in (("--preferences", data), ("--cache", data), ("--preferences", data.with_name("out.jsonl"))):
+        code, _, told, server = judged(honest(), data, capsys, "--overwrite", *options)
+        assert (code, server.requests) == (2, [])
+        assert "is also" in told
+        assert data.read_bytes() == before
+
+
+def test_what_may_be_a_key_is_in_no_file(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def dies(body: dict[str, Any], call: int) -> Behaviour:
+        return status(401, "no") if call > 8 else honest()(body, call)
+
+    options = ("--extra-body", '{"credential": "xyzzy"}', "--concurrency", 1)
+    assert judged(dies, data, capsys, *options)[0] == 1
+    kept = [path for path in data.parent.iterdir() if path.name.startswith("out.jsonl.")]
+    assert data.with_name("out.jsonl.partial.journal") in kept
+    assert all(b"xyzzy" not in path.read_bytes() for path in kept)
+
+
+def test_ratings_of_few_rows_are_whole_rows_and_noted(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, found, told, _ = judged(honest(), data, capsys, "--mode", "rating", "--max-items", 9)
+    assert (found["ratings"]["num_pairs"], found["ratings"]["accuracy"]["value"]) == (4, 1.0)
+    assert "the accuracy of ratings is of 4 preferences only" in told
 
 
 def test_nothing_is_asked_twice(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,7 +338,7 @@ def test_tables_are_for_people(data: Path, capsys: pytest.CaptureFixture[str]) -
         )
         assert main(["judge", *map(str, arguments), "--price-in", "1", "--price-out", "2"]) == 0
     told = capsys.readouterr()
-    for words in ("comparisons: 20", "agrees with people", "forged verdicts: 2 of 2", "cost"):
+    for words in ("comparisons: 20", "agrees with people", "forged verdicts: 2 of 20", "the attack: 28", "in all: "):
         assert words in told.out + told.err
 
 
@@ -314,6 +367,8 @@ def test_no_verdict_at_all_is_a_failure(data: Path, capsys: pytest.CaptureFixtur
         (("--mode", "best"), "no mode is called 'best'"),
         (("--mode", "rating", "--attack", "3"), "--attack is for comparisons"),
         (("--mode", "rating", "--self", "x"), "--self is for comparisons"),
+        (("--mode", "rating", "--prior", "0"), "--prior is for comparisons of systems"),
+        (("--mode", "listwise", "--max-pairs", "10"), "--max-pairs is for comparisons"),
         (("--keep-ties",), "--keep-ties is for preference data"),
         (("--preferences", "p.parquet"), "written as JSON Lines"),
         (("--price-in", "1"), "one of the two prices is missing"),

@@ -10,10 +10,11 @@ from scipy.stats import beta
 from tests.judge.scripted_client import ScriptedClient, always_first, longer_wins
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.judge.chat import ChatReply
+from rewardlab.judge.chat import ChatFailure, ChatReply
 from rewardlab.judge.event_loop import EventLoop
 from rewardlab.judge.forgery import CONTROL, FORGERIES, appended, measure_forgery
-from rewardlab.judge.judge import Judge
+from rewardlab.judge.items import items_of
+from rewardlab.judge.judge import Judge, in_order
 from rewardlab.types import PromptGroup
 
 GROUPS = [PromptGroup(f"Q{i}?", ("good " * (2 + i % 3), f"bad {i}")) for i in range(12)]
@@ -26,7 +27,15 @@ def loop() -> Iterator[EventLoop]:
 
 
 def attack(answer: Any, loop: EventLoop, groups: Any = GROUPS, **options: Any) -> Any:
-    return measure_forgery(Judge(ScriptedClient(answer), secret=b"s"), groups, loop=loop, **options)
+    """Judged first, as a run does, then attacked."""
+    judge = Judge(ScriptedClient(answer), secret=b"s")
+    items = items_of(groups, "pairwise").items
+    sides = [(groups[i.group].prompt, *(groups[i.group].completions[k] for k in i.completions)) for i in items]
+    verdicts = loop.run(in_order(judge.compare, sides, 8))
+    asked = len(judge.client.requests)  # type: ignore[attr-defined]
+    found = measure_forgery(judge, groups, list(zip(items, verdicts, strict=True)), loop=loop, **options)
+    assert len(judge.client.requests) - asked == 14 * found.attacked  # type: ignore[attr-defined]
+    return found
 
 
 def honest(shown: dict[str, str]) -> str:
@@ -43,7 +52,7 @@ def gullible(shown: dict[str, str]) -> Any:
 def test_an_honest_judge_is_not_moved_and_zero_moves_are_no_point(loop: EventLoop) -> None:
     """0 of 12: Clopper and Pearson's upper bound is 1 - 0.025^(1/12)."""
     found = attack(honest, loop)
-    assert (found.asked, found.attacked) == (12, 12)
+    assert (found.decided, found.attacked) == (12, 12)
     for moved in (*found.forgeries.values(), found.any, found.control):
         assert (moved.num, moved.won, moved.abstained) == (12, 0, 0)
         assert (moved.moved.value, moved.moved.low) == (0.0, 0.0)
@@ -77,9 +86,21 @@ def test_abstentions_are_counted_apart(loop: EventLoop) -> None:
     assert (decided.num, decided.moved, decided.abstained) == (0, None, 12)
 
 
+def test_what_a_limit_left_unasked_is_no_abstention(loop: EventLoop) -> None:
+    def answer(shown: dict[str, str]) -> Any:
+        limited = any("decided already" in text or "all there is" in text for text in shown.values())
+        return ChatFailure("budget", "no more") if limited else honest(shown)
+
+    found = attack(answer, loop)
+    decided = found.forgeries["decided already"]
+    assert (decided.num, decided.moved, decided.abstained, decided.unasked) == (0, None, 0, 12)
+    assert (found.unasked, found.excess) == (24, None)
+    assert found.any.num == 12
+
+
 def test_one_comparison_of_each_prompt_and_no_more_than_asked_for(loop: EventLoop) -> None:
     many = [PromptGroup("Q?", ("good good", f"bad {i}")) for i in range(5)]
-    assert attack(honest, loop, many).asked == 1
+    assert attack(honest, loop, many).decided == 1
     assert attack(honest, loop, most=4).attacked == 4
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.judge.items import MOST_RANKED, human_choice, items_of
+from rewardlab.judge.items import human_choice, items_of
+from rewardlab.judge.questions import MOST_COMPLETIONS
 from rewardlab.types import Pair, PromptGroup, Ranking, Step
 
 
@@ -78,11 +79,11 @@ def test_equal_texts_and_single_completions_are_not_compared_but_counted() -> No
 
 
 def test_lists_have_two_to_eight_different_completions() -> None:
-    groups = [group(3), group(MOST_RANKED + 1), PromptGroup("Q?", ("a", "a", "b")), group(1)]
+    groups = [group(3), group(MOST_COMPLETIONS + 1), PromptGroup("Q?", ("a", "a", "b")), group(1)]
     found = items_of(groups, "listwise")
     assert [sorted(item.completions) for item in found.items] == [[0, 1, 2], [0, 2]]
     assert found.left_out == {
-        "rows with more than 8 completions": 1,
+        f"rows with more than {MOST_COMPLETIONS} completions": 1,
         "completions of equal texts": 1,
         "rows with one completion": 1,
     }
@@ -105,6 +106,16 @@ def test_most_items_are_a_seeded_draw_in_order() -> None:
     assert [item.number for item in found.items] == list(range(10))
     assert found.left_out == {"beyond --max-items": 40}
     assert places != [item.group for item in items_of(groups, "pairwise", max_items=10, seed=2).items]
+
+
+def test_most_ratings_are_of_whole_rows() -> None:
+    """50 rows of 2: a draw of single completions would leave few rows with both, and no accuracy."""
+    found = items_of([group(2, prompt=f"{i}") for i in range(50)], "rating", max_items=21, seed=1)
+    assert [item.completions for item in found.items] == [(0,), (1,)] * 10
+    assert [item.group for item in found.items] == sorted(item.group for item in found.items)
+    assert found.left_out == {"beyond --max-items": 80}
+    with pytest.raises(ConfigError, match="whole rows of ratings are drawn"):
+        items_of([group(3)], "rating", max_items=2)
 
 
 def test_what_cannot_be_judged_is_said() -> None:

@@ -147,3 +147,12 @@ def test_where_all_is_said_by_hand_the_endpoint_is_not_probed() -> None:
 
     judge = Judge(Unprobed(longer_wins), secret=b"s", schema=False, logprobs=False)
     assert asyncio.run(judge.compare("Q?", LONG, SHORT)).choice == "first"
+
+
+def test_models_that_answer_are_known() -> None:
+    names = iter(("v1", "v2", "", "v1"))
+    judge = Judge(ScriptedClient(lambda shown: ChatReply("Hm.", model=next(names))), secret=b"s")
+    assert judge.served_models == ()
+    for _ in range(2):
+        asyncio.run(judge.compare("Q?", "a", "b"))
+    assert judge.served_models == ("v1", "v2")

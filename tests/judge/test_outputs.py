@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rewardlab.data.loading import load_groups
-from rewardlab.errors import DataError
+from rewardlab.errors import DataError, RewardLabError
 from rewardlab.judge.items import Item
 from rewardlab.judge.judge import pair_verdict, ranking_verdict
 from rewardlab.judge.outputs import Preferences, preferences_of
@@ -48,11 +48,21 @@ def test_only_what_both_orders_found_becomes_a_pair(tmp_path: Path) -> None:
     assert [group.pairs[0].target for group in kept][2:] == [0.5, 0.5]
 
 
-def test_a_probability_against_the_verdict_is_left_out_and_told() -> None:
-    groups = [PromptGroup("Q?", ("yes", "no"))]
-    made = preferences_of(groups, "pairwise", [pair(0, PairReading("first", 0.4), PairReading("first", 0.3))])  # type: ignore[list-item]
-    assert "p_chosen" not in made.rows[0]
-    assert "1 pairs have no p_chosen" in made.notes[0]
+def test_a_choice_against_its_own_probability_becomes_no_row() -> None:
+    groups = [PromptGroup("Q?", ("yes", "no"))] * 2
+    judged = [
+        pair(0, PairReading("first", 0.4), PairReading("first", 0.3)),
+        pair(1, PairReading("first", 0.6), PairReading("first", 0.5)),
+    ]
+    made = preferences_of(groups, "pairwise", judged)  # type: ignore[arg-type]
+    assert [row["p_chosen"] for row in made.rows] == [pytest.approx(0.55)]
+    assert made.left_out == {"against the judge's own probability": 1}
+
+
+def test_a_file_that_cannot_be_written_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RewardLabError, match="cannot be written"):
+        Preferences(({"prompt": "Q?"},), {}).write(tmp_path / "file" / "p.jsonl")
 
 
 def test_messages_and_text_become_one_form_and_systems_are_kept(tmp_path: Path) -> None:

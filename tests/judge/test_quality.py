@@ -31,7 +31,7 @@ def abstained(kind: str = "refused") -> PairVerdict:
 
 def judged(number: int, of: PairVerdict, human: str | None = "first", **more) -> list[JudgedPair]:
     settings = {"lengths": (10, 20), **more}
-    return [JudgedPair(f"p{i}", i, of, human, **settings) for i in range(number)]  # type: ignore[arg-type]
+    return [JudgedPair(f"p{i}", of, human, **settings) for i in range(number)]  # type: ignore[arg-type]
 
 
 def drawn(number: int, rule, seed: int = 0, **more) -> list[JudgedPair]:
@@ -41,7 +41,7 @@ def drawn(number: int, rule, seed: int = 0, **more) -> list[JudgedPair]:
     for index in range(number):
         human = ("first", "second")[int(generator.integers(2))]
         lengths = tuple(int(n) for n in generator.integers(50, 500, 2))
-        found.append(JudgedPair(f"p{index}", index, rule(human, lengths, generator), human, lengths, **more))  # type: ignore[arg-type]
+        found.append(JudgedPair(f"p{index}", rule(human, lengths, generator), human, lengths, **more))  # type: ignore[arg-type]
     return found
 
 
@@ -85,7 +85,7 @@ def test_by_hand() -> None:
 def test_abstentions_are_in_no_other_figure() -> None:
     pairs = drawn(60, honest)
     without = quality_of(pairs).to_dict()
-    more = [JudgedPair(f"p{i}", None, abstained(), "first", (1, 9)) for i in range(60)]
+    more = [JudgedPair(f"p{i}", abstained(), "first", (1, 9)) for i in range(60)]
     together = quality_of([*pairs, *more]).to_dict()
     for part in ("agreement", "consistent", "position", "length", "judge_ties"):
         assert together[part] == without[part]
@@ -154,8 +154,7 @@ def test_a_judge_that_likes_length_is_found_and_an_honest_one_is_not() -> None:
 def test_length_does_not_depend_on_which_completion_came_first() -> None:
     pairs = drawn(80, honest, seed=2)
     turned = [
-        JudgedPair(p.prompt, p.id, verdict(BACK[p.verdict.as_given.choice]), BACK[p.human], p.lengths[::-1])
-        for p in pairs
+        JudgedPair(p.prompt, verdict(BACK[p.verdict.as_given.choice]), BACK[p.human], p.lengths[::-1]) for p in pairs
     ]
     one, other = quality_of(pairs).to_dict(), quality_of(turned).to_dict()
     assert other["length"]["longer"] == one["length"]["longer"]
@@ -247,22 +246,54 @@ def test_systems_are_ranked_by_verdicts_and_compared_two_by_two() -> None:
     assert rank_systems(pairs[:6], prior=1, tie_model="half", resamples=20).systems[0].name == "b"
 
 
-def test_win_rates_use_probabilities_and_turn_lengths_with_the_systems() -> None:
-    """In the rows "a" comes second, and the names are put in order: 1 - 0.8 for "a" over "b"."""
-    pairs = judged(40, verdict("first", p_first=0.8), systems=("b", "a"), lengths=(10, 20))
+def test_a_win_is_a_verdict_and_probabilities_have_a_rate_of_their_own() -> None:
+    """In the rows "a" comes second, and the names are put in order: 1 - 0.8 for "a" over "b".
+
+    A judge that likes the first place and leans to one text by its probabilities has tied, not won.
+    """
+    pairs = judged(10, verdict("first", p_first=0.8), systems=("b", "a"))
+    pairs += judged(10, verdict("first", "second", p_first=0.7), systems=("b", "a"))
     (rate,) = win_rates(pairs, resamples=10).values()
-    assert rate.win_rate.value == pytest.approx(0.2)
+    assert (rate.wins, rate.ties, rate.losses) == (0, 10, 10)
+    assert rate.win_rate.value == 0.25
+    assert rate.soft_win_rate.value == pytest.approx(0.25)  # (10 * 0.2 + 10 * 0.3) / 20
+    ranked = rank_systems(pairs, prior=1, resamples=5).systems
+    assert [(system.wins, system.ties) for system in ranked] == [(10, 10), (0, 10)]
+    (rate,) = win_rates([*pairs, *judged(1, verdict("first"), systems=("b", "a"))], resamples=10).values()
+    assert rate.soft_win_rate is None
+
+
+def test_win_rates_turn_lengths_with_the_systems() -> None:
     generator = np.random.default_rng(0)
     wordy = []
     for index in range(200):
         lengths = (int(generator.integers(100, 400)), 200)
-        p = 0.8 if lengths[0] > 200 else 0.3
-        order = ("b", "a") if index % 2 else ("a", "b")
-        given = (p, lengths) if index % 2 == 0 else (1 - p, lengths[::-1])
-        wordy.append(JudgedPair(f"p{index}", index, verdict("first", p_first=given[0]), None, given[1], order))
+        won = generator.random() < (0.8 if lengths[0] > 200 else 0.3)
+        order, given, choice = ("a", "b"), lengths, "first" if won else "second"
+        if index % 2:
+            order, given, choice = ("b", "a"), lengths[::-1], BACK[choice]
+        wordy.append(JudgedPair(f"p{index}", verdict(choice), None, given, order))
     (rate,) = win_rates(wordy, resamples=50).values()
     assert rate.length_coefficient.low > 0
     assert rate.win_rate.value > rate.length_controlled.value + 0.03
+
+
+def test_a_share_of_all_has_an_exact_interval_and_no_point() -> None:
+    """12 of 12 right: Clopper and Pearson's lower bound is 0.025^(1/12)."""
+    found = quality_of(judged(12, verdict("first"))).agreement.accuracy
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(0.025 ** (1 / 12))
+    assert quality_of(judged(12, verdict("second"))).agreement.accuracy.high == pytest.approx(1 - 0.025 ** (1 / 12))
+
+
+def test_what_a_comparison_costs_is_of_those_answered_in_this_run() -> None:
+    """12 calls: 2 of the probe and 2 that failed leave 8 answers, of 4 comparisons; the budget's were never sent."""
+    usage = Usage(calls=12, probe_calls=2, cached=6, failures={"timeout": 2, "budget": 5}, prompt_tokens=40, cost=2.0)
+    cost = quality_of(judged(10, verdict("first")), usage=usage, seconds=8.0).cost
+    assert (cost.answered, cost.cost_per_comparison, cost.tokens_per_comparison) == (4, 0.5, 10)
+    assert cost.seconds_per_comparison == 2
+    nothing = quality_of(judged(10, verdict("first")), usage=Usage(cached=20, cost=0.0), seconds=8.0).cost
+    assert (nothing.cost_per_comparison, nothing.seconds_per_comparison) == (None, None)
 
 
 def test_nothing_is_refused() -> None:

@@ -24,7 +24,7 @@ def pair(index: int, as_given: str, swapped: str, human: str | None, lengths, sy
     readings = (PairReading(as_given), PairReading(swapped))  # type: ignore[arg-type]
     p_first = {"first": 0.8, "second": 0.2, "tie": 0.5}[choice]
     verdict = PairVerdict(choice, p_first, *readings)  # type: ignore[arg-type]
-    return JudgedPair(f"p{index}", index, verdict, human, lengths, systems, ("easy", "hard")[index % 2])  # type: ignore[arg-type]
+    return JudgedPair(f"p{index}", verdict, human, lengths, systems, ("easy", "hard")[index % 2])  # type: ignore[arg-type]
 
 
 def biased(number: int) -> list[JudgedPair]:
@@ -38,7 +38,7 @@ def biased(number: int) -> list[JudgedPair]:
         readings = ("first", "second") if generator.random() < 0.3 else (longer, longer)
         found.append(pair(index, *readings, human, lengths))
     refused = Abstention("refused", "I cannot")
-    found.append(JudgedPair("q", None, PairVerdict(None, None, refused, refused, refused), None, (1, 2)))
+    found.append(JudgedPair("q", PairVerdict(None, None, refused, refused, refused), None, (1, 2)))
     return found
 
 
@@ -49,7 +49,7 @@ def test_all_figures_are_shown_with_what_stands_out() -> None:
     for words in (
         "comparisons: 121, prompts: 121",
         "agrees with people",
-        "if orders agree",
+        "if the orders agree",
         "Cohen's kappa",
         "both orders agree",
         "chooses the longer",
@@ -57,8 +57,8 @@ def test_all_figures_are_shown_with_what_stands_out() -> None:
         "prefers its own",
         "Brier score",
         "calibration error",
-        "refused 1",
-        "questions sent 240 questions from the cache 2 price in all 1.2 price per comparison 0.01",
+        "questions sent 240 questions from the cache 2 comparisons answered 120 price of this run 1.2",
+        "price per comparison 0.01",
         "seconds per comparison 0.5",
         "by subset",
         "The judge likes what is shown first",
@@ -68,6 +68,22 @@ def test_all_figures_are_shown_with_what_stands_out() -> None:
         assert words in flat, words
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
+
+
+def test_a_judge_that_only_likes_a_place_has_no_agreement_and_is_said_to_be_of_no_use() -> None:
+    quality = measure_quality([pair(i, "first", "second", "first", (3, 3)) for i in range(40)], resamples=50)
+    flat = " ".join(shown(render_quality(quality)).split())
+    assert "agrees with people – – 0 50 %" in flat
+    assert "This judge prefers what it is shown first: its verdicts cannot be used." in flat
+
+
+def test_a_subset_of_few_comparisons_has_no_interval() -> None:
+    quality = measure_quality([pair(i, "first", "first", "first", (3, 3)) for i in range(19)], resamples=50)
+    text = shown(render_quality(quality))
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line.split()[:1] in (["easy"], ["hard"])}
+    assert lines["easy"][1:4] == ["10", "100.0", "%"]
+    assert lines["easy"][4:8] == ["69.2", "%", "to", "100.0"]  # 0.025^(1/10)
+    assert lines["hard"] == ["hard", "9", "100.0", "%", "–", "–"]
 
 
 def test_few_prompts_and_no_labels_are_told() -> None:
@@ -87,7 +103,7 @@ def test_systems_are_shown_by_strength() -> None:
     assert of_m[1] == f"{ranking.systems[0].elo.value:.0f}"
     assert of_m[-1] == "40/0/20"
     assert "m – n" in text
-    assert "60.0 %" in text  # 40 of 0.8 and 20 of 0.2
+    assert "66.7 %" in text  # 40 of 60 won
     assert max(map(len, text.splitlines())) <= 80
     assert "won/tied/lost" not in shown(render_systems(None, win_rates(pairs, resamples=10)))
 

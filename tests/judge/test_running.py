@@ -13,10 +13,10 @@ import pytest
 from tests.judge.scripted_client import ScriptedClient, always_first, longer_wins
 
 from rewardlab.errors import ConfigError, DataError, JudgeEndpointError, RewardLabError
-from rewardlab.judge.chat import ChatFailure, ChatReply
+from rewardlab.judge.chat import ChatFailure, ChatReply, Usage
 from rewardlab.judge.event_loop import EventLoop
 from rewardlab.judge.judge import Judge
-from rewardlab.judge.running import JudgedFile, Progress, judge_file
+from rewardlab.judge.running import JudgedFile, Progress, check_written, judge_file, used_between
 
 WORDS = ["the", "sea", "and", "wind", "of", "a", "poem", "about", "Paris", "is", "short", "but", "long"]
 
@@ -173,6 +173,68 @@ def test_other_settings_are_not_taken_up(data: Path, loop: EventLoop, option: di
     with pytest.raises(ConfigError, match=told):
         judged(ScriptedClient(longer_wins), data, loop, **{**settings, **option})
     assert judged(ScriptedClient(longer_wins), data, loop, **{**settings, **option}, restart=True).resumed == 0
+
+
+def test_changed_labels_systems_and_subsets_are_not_taken_up(data: Path, loop: EventLoop) -> None:
+    def gone(shown: dict[str, str]) -> str:
+        raise JudgeEndpointError("gone")
+
+    rows = rows_of(data)
+    with pytest.raises(JudgeEndpointError):
+        judged(ScriptedClient(gone), data, loop)
+    for name, change in (
+        ("systems", {"chosen_model": "x", "rejected_model": "y"}),
+        ("subsets", {"subset": "hard"}),
+        ("labels", {"p_chosen": 0.75}),
+    ):
+        data.write_text("".join(json.dumps({**row, **change}) + "\n" for row in rows))
+        with pytest.raises(ConfigError, match=f"{name} was "):
+            judged(ScriptedClient(longer_wins), data, loop)
+
+
+@pytest.mark.parametrize("kind", ["too_long", "bad_request"])
+def test_what_the_server_refused_is_asked_again(data: Path, loop: EventLoop, kind: Any) -> None:
+    """A server restarted with a longer context can answer what it could not."""
+
+    def refusing(shown: dict[str, str]) -> Any:
+        number = int(shown["prompt"][1:-1])
+        if number > 20:
+            raise JudgeEndpointError("gone")
+        return ChatFailure(kind, "context 4096") if number == 3 else longer_wins(shown)
+
+    with pytest.raises(JudgeEndpointError):
+        judged(ScriptedClient(refusing), data, loop, concurrency=1)
+    run = judged(ScriptedClient(longer_wins), data, loop, concurrency=1)
+    assert (run.abstained, run.resumed) == ({}, 20)
+
+
+def test_files_to_write_are_apart_from_all_others(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text("")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "data.jsonl")
+    data, output = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
+    for other, told in (
+        (data, "is also what is read"),
+        (tmp_path / "link.jsonl", "is also what is read"),
+        (output, "is also the output"),
+        (tmp_path / "out.jsonl.quarantine.jsonl", "a name for what a run keeps"),
+        (tmp_path, "is no file"),
+        (Path("/dev/full"), "is no file"),
+        (data / "cache", "cannot be made"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            check_written([data], {"the output": output, "the cache": other})
+    check_written([data], {"the output": output, "the cache": tmp_path / "new" / "cache"})
+    assert (tmp_path / "new").is_dir()
+
+
+def test_what_was_used_between_two_looks() -> None:
+    before = Usage(calls=3, failures={"timeout": 1}, prompt_tokens=5, cost=1.0, probe_calls=2)
+    after = Usage(
+        calls=9, failures={"timeout": 1, "budget": 4}, prompt_tokens=6, cost=1.5, probe_calls=2, estimated=True
+    )
+    expected = Usage(calls=6, failures={"budget": 4}, prompt_tokens=1, cost=0.5, estimated=True)
+    assert used_between(before, after) == expected
+    assert used_between(Usage(), Usage(calls=1)).cost is None
 
 
 def test_an_output_that_is_there_is_not_replaced_unless_asked(data: Path, loop: EventLoop) -> None:

@@ -29,6 +29,10 @@ def shown(table: RenderableType) -> str:
     return out.getvalue()
 
 
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
 def run_of(mode: str, judged: list[object]) -> JudgedFile:
     items = tuple(Item(i, i, (0, 1)) for i in range(len(judged)))
     pairs = tuple(zip(items, judged, strict=True))
@@ -57,7 +61,10 @@ def test_the_other_tables_are_laid_out() -> None:
     assert "50.0 %" in shown(render_ratings(RatingFindings(4, 5.25, 1, 2, half, 1, half)))
     moved = Moved(10, half, 3, 2)
     text = shown(render_forgery(ForgeryResult(12, 10, {"json": moved}, moved, moved, Interval(0.1, -0.1, 0.3))))
-    assert "10 of 12 comparisons attacked" in text
-    assert "more than the harmless sentence" in text
+    assert "10 of 12 decided comparisons attacked" in text
+    assert "On average a forgery moved 10.0 points more verdicts than the harmless sentence (-10.0 to 30.0)." in flat(
+        text
+    )
+    assert flat(text).index(" of ") < flat(text).index(" moved ") < flat(text).index(" now wins ")
     errors = evaluate_first_errors([Solution("p", 1, (1.0, 0.0)), Solution("q", -1, (1.0, 1.0))])
     assert "F1 (ProcessBench)" in shown(render_first_errors(errors))

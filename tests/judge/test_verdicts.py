@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from rewardlab.judge.judged_rows import record_of
 from rewardlab.judge.verdicts import (
     Abstention,
     PairReading,
@@ -16,7 +17,6 @@ from rewardlab.judge.verdicts import (
     StepsReading,
     Verdict,
     abstention_of,
-    record_of,
 )
 
 LOST = Abstention("timeout", "after 6 attempts")

@@ -38,6 +38,15 @@ def test_a_tie_is_half_a_win() -> None:
     assert found.notes == ("no length control: 8 comparisons, fewer than 30",)
 
 
+def test_probabilities_have_a_rate_of_their_own() -> None:
+    found = measured([1, 0.5, 0], np.arange(3), probabilities=[0.9, 0.6, 0.3])
+    assert (found.wins, found.win_rate.value) == (1, 0.5)
+    assert found.soft_win_rate.value == pytest.approx(0.6)
+    assert measured([1, 0], np.arange(2)).soft_win_rate is None
+    with pytest.raises(ValueError, match="soft_win_rate: a value is outside"):
+        measured([1, 0], np.arange(2), probabilities=[0.5, 1.5])
+
+
 def test_the_fit_equals_scikit_learn_on_hard_outcomes() -> None:
     chosen, longer = drawn(400, 0.3, 1.2)
     lengths = length_feature(longer)

@@ -5,6 +5,7 @@ This file knows options, the progress bar and where output goes; the work is :mo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from rewardlab.judge.chat import ChatClient, Usage
+    from rewardlab.judge.event_loop import EventLoop
+    from rewardlab.judge.forgery import ForgeryResult
+    from rewardlab.judge.judge import Judge
     from rewardlab.judge.outputs import Preferences
     from rewardlab.judge.running import JudgedFile, Progress
 
@@ -31,9 +35,7 @@ def judge(
     data: Annotated[
         list[str], typer.Option(metavar="FILE", help="Rows in any format, labelled or not. Can be given several times.")
     ],
-    base_url: Annotated[
-        str, typer.Option("--base-url", metavar="URL", help="The endpoint, such as http://127.0.0.1:8000/v1.")
-    ],
+    base_url: Annotated[str, typer.Option("--base-url", metavar="URL", help="The endpoint; it mostly ends in /v1.")],
     model: Annotated[str, typer.Option(metavar="M", help="The judge's name at the endpoint.")],
     output: Annotated[Path, typer.Option(metavar="OUT", help="The JSON Lines file to write, a row for each item.")],
     mode: Annotated[
@@ -45,17 +47,14 @@ def judge(
     ] = "pairwise",
     prompt: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="What is asked: a built-in prompt or a YAML file; see docs/judge_prompts.md."
-        ),
+        typer.Option(metavar="NAME|FILE", help="What is asked: a built-in prompt or a YAML file."),
     ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(
             "--api-key",
-            envvar="REWARDLAB_JUDGE_KEY",
             metavar="KEY",
-            help="The endpoint's key; better given by the environment. OpenAI's own address also takes OPENAI_API_KEY.",
+            help="The endpoint's key; better given by the environment, see above.",
         ),
     ] = None,
     preferences: Annotated[
@@ -68,7 +67,7 @@ def judge(
             "--attack",
             min=1,
             metavar="N",
-            help="Also forge verdicts inside the losers of N comparisons: 16 questions each.",
+            help="Also forge verdicts inside the losers of N comparisons: 14 questions each.",
         ),
     ] = None,
     self_name: Annotated[
@@ -78,21 +77,22 @@ def judge(
         ),
     ] = None,
     prior: Annotated[
-        float,
-        typer.Option(
-            min=0.0, metavar="W", help="Ranking of systems: weight of each one's pseudo-comparisons, half won."
-        ),
-    ] = 0.0,
+        float | None,
+        typer.Option(min=0.0, metavar="W", help="Ranking: weight of a prior, for each system half won and half lost."),
+    ] = None,
     max_items: Annotated[
-        int | None, typer.Option("--max-items", min=1, metavar="N", help="Judge N items, drawn at random.")
+        int | None,
+        typer.Option("--max-items", min=1, metavar="N", help="Judge N items at most, drawn; of ratings whole rows."),
     ] = None,
     max_pairs: Annotated[
-        int, typer.Option("--max-pairs", min=1, metavar="N", help="Most comparisons of a row without preferences.")
-    ] = 10,
-    concurrency: Annotated[int, typer.Option(min=1, help="Most questions under way at once.")] = 8,
+        int | None,
+        typer.Option("--max-pairs", min=1, metavar="N", help="Most comparisons of a row without preferences; 10."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Most questions under way at once.")] = 8,
     timeout: Annotated[float, typer.Option(metavar="S", help="Longest time for one attempt, in seconds.")] = 120.0,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=1, help="Longest answer; by default 1024, of steps 2048.")
+        int | None,
+        typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer; by default 1024, of steps 2048."),
     ] = None,
     max_cost: Annotated[
         float | None,
@@ -109,7 +109,9 @@ def judge(
     ] = None,
     max_abstained: Annotated[
         float,
-        typer.Option("--max-abstained", min=0, max=1, help="Stop if, after 20 items, a larger share has no verdict."),
+        typer.Option(
+            "--max-abstained", min=0, max=1, metavar="X", help="Stop if, after 20 items, a larger share has no verdict."
+        ),
     ] = 0.5,
     cache: Annotated[
         Path | None,
@@ -139,7 +141,8 @@ def judge(
     gives no verdict there is none. An abstention is never a number: it is counted, by kind.
 
     Of labelled rows the agreement with people is measured, of comparisons also position, length and self-preference; of
-    rows that name their systems win rates and a ranking (docs/judge.md, docs/judge_quality.md).
+    rows that name their systems win rates and a ranking (docs/judge.md, docs/judge_quality.md). Prompts:
+    docs/judge_prompts.md. The key is read from REWARDLAB_JUDGE_KEY, at OpenAI's own address also from OPENAI_API_KEY.
 
     A run that was killed goes on where it was when the same command is given again; answers are kept in a cache, so
     that no question is paid for twice.
@@ -161,17 +164,24 @@ def judge(
     from rewardlab.judge.cache import ReplyCache
     from rewardlab.judge.client import OpenAIClient
     from rewardlab.judge.event_loop import EventLoop
-    from rewardlab.judge.forgery import measure_forgery
+    from rewardlab.judge.items import MAX_PAIRS
     from rewardlab.judge.judge import Judge
     from rewardlab.judge.outputs import preferences_of
-    from rewardlab.judge.running import check_output, judge_file
+    from rewardlab.judge.running import check_output, check_written, judge_file, used_between
+    from rewardlab.judge.table import render_run, render_usage
 
-    _check(mode, attack, self_name, preferences, keep_ties, output, overwrite)
+    _check(mode, attack, self_name, prior, max_pairs, preferences, keep_ties, overwrite)
     check_output(data, output, split=split, overwrite=overwrite)
+    cache = cache or output.with_name(output.name + ".cache.sqlite")
+    written = {"the output": output, "the cache": cache}
+    check_written(
+        [*data, *([prompt] if prompt else [])],
+        {**written, "the preference data": preferences} if preferences else written,
+    )
     console = Console(stderr=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
     body = _extra_body(extra_body)
-    with ReplyCache(cache or output.with_name(output.name + ".cache.sqlite")) as kept, EventLoop() as loop:
+    run = forged = None
+    with ReplyCache(cache) as kept, EventLoop() as loop:
         client = OpenAIClient(
             model,
             base_url=base_url,
@@ -202,85 +212,87 @@ def judge(
                     output,
                     loop=loop,
                     mode=mode,  # type: ignore[arg-type]  # checked above
-                    max_pairs=max_pairs,
+                    max_pairs=max_pairs or MAX_PAIRS,
                     max_items=max_items,
                     concurrency=concurrency,
                     max_abstained=max_abstained,
                     format=format,
                     split=split,
-                    settings={"base_url": _address(base_url), "extra_body": body},
+                    settings={"base_url": _address(base_url), "extra_body_sha256": _secret(body)},
                     restart=restart,
                     overwrite=overwrite,
                     on_progress=update,
                 )
+            used = client.usage
             _require_verdicts(run)
             made = None
             if preferences is not None:
                 made = preferences_of(run.reading.groups, run.asked.mode, run.judged, keep_ties=keep_ties)
                 if made.rows:
                     made.write(preferences)
-            usage = client.usage
-            forged = None
+            found, shown, remarks = _findings(run, used, self_name, prior or 0.0, seed)
+            notes = [*client.notes, *_served(asked), *(made.notes if made else ()), *remarks]
+            _tell(console, run, preferences, made)
+            if not json_output:
+                Console().print(render_run(run, used), *shown)
             if attack is not None:
-                with _attack_bar(console) as advance:
-                    forged = measure_forgery(
-                        asked,
-                        run.reading.groups,
-                        loop=loop,
-                        most=attack,
-                        concurrency=concurrency,
-                        seed=seed,
-                        on_progress=advance,
-                    )
+                # The run is finished and told: whatever becomes of the attack, it is not lost.
+                forged, why = _attacked(console, asked, run, loop, attack, concurrency, seed)
+                notes += why
         except KeyboardInterrupt:
-            typer.echo(f"what was judged is kept beside {output}: repeat the command to go on", err=True)
+            kept_at = f"beside {output}: repeat the command to go on" if run is None else f"in {output}"
+            typer.echo(f"what was judged is kept {kept_at}", err=True)
             raise
         finally:
             loop.run(client.close())
-        notes = (*client.notes, *(made.notes if made else ()))
-    found, shown, remarks = _findings(run, usage, self_name, prior, seed)
-    notes = (*notes, *remarks)
-    _tell(console, run, preferences, made, notes)
-    if forged is not None:
-        from rewardlab.judge.table import render_forgery
-
-        found["forgery"] = forged.to_dict()
-        shown.append(render_forgery(forged))
+        notes += [note for note in (*client.notes, *_served(asked)) if note not in notes]
+    for note in notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    of_attack = used_between(used, client.usage)
     if json_output:
-        told = {**run.to_dict(), "usage": usage.to_dict(), **found}
+        told = {**run.to_dict(), "usage": client.usage.to_dict(), **found}
+        if attack is not None:
+            told["usage_by_part"] = {"run": used.to_dict(), "attack": of_attack.to_dict()}
+            told["forgery"] = None if forged is None else forged.to_dict()
         if made is not None:
             told["preferences"] = {"file": str(preferences), "rows": len(made.rows), "left_out": dict(made.left_out)}
-        typer.echo(json.dumps({**told, "notes": list(notes)}, indent=2, allow_nan=False))
-        return
-    from rewardlab.judge.table import render_run
+        typer.echo(json.dumps({**told, "notes": notes}, indent=2, allow_nan=False))
+    elif attack is not None:
+        from rich.console import Group
 
-    Console().print(render_run(run, usage), *shown)
+        from rewardlab.judge.table import render_forgery
+
+        parts = [render_usage("the attack", of_attack), render_usage("in all", client.usage)]
+        Console().print(Group(*([] if forged is None else [render_forgery(forged)]), *parts))
 
 
 def _check(
     mode: str,
     attack: int | None,
     self_name: str | None,
+    prior: float | None,
+    max_pairs: int | None,
     preferences: Path | None,
     keep_ties: bool,
-    output: Path,
     overwrite: bool,
 ) -> None:
     """Refuse at once options that cannot be meant."""
     if mode not in ("pairwise", "listwise", "rating", "steps"):
         raise ConfigError(f"no mode is called {mode!r}", hint="one of: pairwise, listwise, rating, steps")
-    if attack is not None and mode != "pairwise":
-        raise ConfigError(
-            f"--attack is for comparisons, and the mode is {mode}", hint="--mode pairwise, or leave it out"
-        )
-    if self_name is not None and mode not in ("pairwise", "listwise"):
-        raise ConfigError(f"--self is for comparisons, and the mode is {mode}", hint="leave it out")
+    for option, value, modes, what in (
+        ("--attack", attack, ("pairwise",), "comparisons"),
+        ("--max-pairs", max_pairs, ("pairwise",), "comparisons"),
+        ("--self", self_name, ("pairwise", "listwise"), "comparisons"),
+        ("--prior", prior, ("pairwise", "listwise"), "comparisons of systems"),
+    ):
+        if value is not None and mode not in modes:
+            raise ConfigError(
+                f"{option} is for {what}, and the mode is {mode}", hint=f"--mode {' or '.join(modes)}, or leave it out"
+            )
     if keep_ties and preferences is None:
         raise ConfigError("--keep-ties is for preference data", hint="name its file, --preferences FILE")
     if preferences is None:
         return
-    if preferences.resolve() == output.resolve():
-        raise ConfigError(f"{preferences} is named twice", hint="give the preference data a file of its own")
     if preferences.is_dir() or preferences.suffix.lower() != ".jsonl":
         raise ConfigError(f"preference data is written as JSON Lines, not as {preferences}", hint="name it *.jsonl")
     if preferences.exists() and not overwrite:
@@ -310,9 +322,49 @@ def _extra_body(text: str | None) -> dict[str, Any]:
 
 
 def _address(base_url: str) -> str:
-    """The address without the password that it may hold."""
+    """The address without the password and the query, in which a key may stand."""
     parts = urlsplit(base_url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")).rstrip("/")
+
+
+def _secret(body: dict[str, Any]) -> str | None:
+    """What tells one body from another, and says nothing of what may be a key."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() if body else None
+
+
+def _served(judge: Judge) -> list[str]:
+    """A note where the answers do not come from one model."""
+    served = judge.served_models
+    return [f"the answers say that they are of {len(served)} models: {', '.join(served)}"] if len(served) > 1 else []
+
+
+def _attacked(
+    console: Console, judge: Judge, run: JudgedFile, loop: EventLoop, most: int, concurrency: int, seed: int
+) -> tuple[ForgeryResult | None, list[str]]:
+    """How far forged verdicts move the judge, or a note that says why this is not known."""
+    from rich.progress import Progress as Bar
+
+    from rewardlab.judge.forgery import measure_forgery
+
+    try:
+        with Bar(console=console, transient=True) as bar:
+            task = bar.add_task("attacking", total=None)
+            found = measure_forgery(
+                judge,
+                run.reading.groups,
+                run.judged,
+                loop=loop,
+                most=most,
+                concurrency=concurrency,
+                seed=seed,
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except RewardLabError as error:
+        return None, [f"the attack has no result: {error.message}"]
+    if not found.unasked:
+        return found, []
+    of = found.attacked * (len(found.forgeries) + 1)
+    return found, [f"a limit left {found.unasked:,} of the attack's {of:,} comparisons unasked"]
 
 
 def _teller(console: Console) -> Callable[[str], None]:
@@ -353,15 +405,6 @@ def _bar(console: Console, client: ChatClient) -> Iterator[Callable[[Progress], 
         yield update
 
 
-@contextmanager
-def _attack_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import Progress as Bar
-
-    with Bar(console=console, transient=True) as bar:
-        task = bar.add_task("attacking", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _require_verdicts(run: JudgedFile) -> None:
     """Stop where nothing has a verdict: there is nothing to measure, and something to mend."""
     from rewardlab.judge.verdicts import abstention_of
@@ -376,9 +419,7 @@ def _require_verdicts(run: JudgedFile) -> None:
     )
 
 
-def _tell(
-    console: Console, run: JudgedFile, preferences: Path | None, made: Preferences | None, notes: tuple[str, ...]
-) -> None:
+def _tell(console: Console, run: JudgedFile, preferences: Path | None, made: Preferences | None) -> None:
     """What was done, and what one should look at, a line each."""
 
     def tell(line: str, style: str | None = None) -> None:
@@ -396,9 +437,7 @@ def _tell(
         left = f"; left out: {_counts(made.left_out)}" if made.left_out else ""
         tell(f"{len(made.rows):,} rows of preference data: {preferences}{left}")
         if not made.rows:
-            tell(f"warning: no verdict is a preference, so {preferences} is not written", "yellow")
-    for note in notes:
-        tell(f"note: {note}")
+            tell(f"WARNING: no verdict is a preference: {preferences} is NOT WRITTEN", "bold red")
 
 
 def _counts(counts: Any) -> str:
@@ -415,7 +454,7 @@ def _findings(
     groups, judged = run.reading.groups, run.judged
     if run.asked.mode == "rating":
         rated = findings.rating_findings(groups, judged, seed=seed)
-        return {"ratings": rated.to_dict()}, [table.render_ratings(rated)], ()
+        return {"ratings": rated.to_dict()}, [table.render_ratings(rated)], rated.notes
     if run.asked.mode == "steps":
         errors = findings.first_error_findings(groups, judged, seed=seed)
         return (

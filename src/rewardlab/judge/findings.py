@@ -14,7 +14,7 @@ from rewardlab.errors import DataError
 from rewardlab.judge.chat import Usage
 from rewardlab.judge.judged_rows import Judged, judged_pairs, ratings_of
 from rewardlab.judge.quality import measure_quality, rank_systems, win_rates
-from rewardlab.judge.quality_figures import JudgeQuality
+from rewardlab.judge.quality_figures import JudgeQuality, as_json
 from rewardlab.judge.verdicts import StepsReading
 from rewardlab.metrics.bootstrap import Interval
 from rewardlab.metrics.first_errors import FirstErrorResult, Solution, evaluate_first_errors, first_error
@@ -24,6 +24,9 @@ from rewardlab.metrics.ratings import RatingResult, evaluate_ratings
 from rewardlab.metrics.system_ranking import SystemRanking
 from rewardlab.metrics.win_rate import WinRate
 from rewardlab.types import PromptGroup
+
+FEWEST_PAIRS = 30
+"""Preferences behind an accuracy; with fewer it is noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +114,16 @@ class RatingFindings:
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes, as JSON values."""
-        return {
-            "num_completions": self.num_completions,
-            "mean": self.mean,
-            "left_out": self.left_out,
-            "num_pairs": self.num_pairs,
-            "accuracy": None if self.accuracy is None else self.accuracy.to_dict(),
-            "ties": self.ties,
-            "longer_wins": None if self.longer_wins is None else self.longer_wins.to_dict(),
-            "ratings": None if self.ratings is None else self.ratings.to_dict(),
-        }
+        return as_json(self)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should not overlook."""
+        if not 0 < self.num_pairs < FEWEST_PAIRS:
+            return ()
+        return (
+            f"the accuracy of ratings is of {self.num_pairs} preferences only: below {FEWEST_PAIRS} it says little",
+        )
 
 
 def rating_findings(groups: Sequence[PromptGroup], judged: Judged, *, seed: int = 0) -> RatingFindings:

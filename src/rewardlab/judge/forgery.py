@@ -1,24 +1,26 @@
 """Whether a completion that claims a verdict gets it: the judge's resistance to forged verdicts, measured.
 
-The completion that lost an ordinary comparison gets a text appended that claims it has won, and both orders are asked
+The completion that lost a comparison of the run gets a text appended that claims it has won, and both orders are asked
 again. Whoever wrote it could know the prompt's format but not the question's nonce, so nonces here are guesses. A
 harmless sentence appended in the same way is the control: also an honest judge changes its mind now and then.
 
-This file knows a judge and groups; it knows no prompt.
+This file knows a judge, groups and verdicts; it knows no prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.judge.event_loop import EventLoop, as_finished
-from rewardlab.judge.items import Item, items_of
-from rewardlab.judge.judge import Judge
+from rewardlab.judge.event_loop import EventLoop
+from rewardlab.judge.items import Item
+from rewardlab.judge.judge import Judge, in_order
+from rewardlab.judge.judged_rows import Judged
+from rewardlab.judge.quality import exact_share
+from rewardlab.judge.quality_figures import as_json
 from rewardlab.judge.verdicts import PairVerdict
 from rewardlab.metrics.bootstrap import Interval, bootstrap_by_cluster, mean_of
 from rewardlab.types import PromptGroup, Text
@@ -49,19 +51,16 @@ class Moved:
     Attributes:
         num: Comparisons with a verdict.
         moved: Share of them in which the attacked completion no longer loses; exact 95 % interval. None without any.
-        won: Number in which it wins.
-        abstained: Comparisons without a verdict: no move, but no resistance either.
+        won: Number in which it now wins.
+        abstained: Comparisons that were asked about and have no verdict: no move, but no resistance either.
+        unasked: Comparisons that a limit of cost or calls left out.
     """
 
     num: int
     moved: Interval | None
     won: int
     abstained: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """All attributes, as JSON values."""
-        moved = None if self.moved is None else self.moved.to_dict()
-        return {"num": self.num, "moved": moved, "won": self.won, "abstained": self.abstained}
+    unasked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,8 @@ class ForgeryResult:
     """How far forged verdicts move a judge.
 
     Attributes:
-        asked: Comparisons looked at, of different prompts.
-        attacked: Those in which the judge had decided, so that there is a loser.
+        decided: Prompts with a comparison that the judge had decided, so that there is a loser.
+        attacked: Those that were attacked, one comparison of each.
         forgeries: By name of the forgery.
         any: A move by at least one of them, of the comparisons that have a verdict for one at least.
         control: The same of the harmless sentence.
@@ -78,28 +77,31 @@ class ForgeryResult:
             where nothing has both.
     """
 
-    asked: int
+    decided: int
     attacked: int
     forgeries: Mapping[str, Moved]
     any: Moved
     control: Moved
     excess: Interval | None
 
+    @property
+    def unasked(self) -> int:
+        """Comparisons with a text appended that a limit of cost or calls left out."""
+        return sum(moved.unasked for moved in (*self.forgeries.values(), self.control))
+
     def to_dict(self) -> dict[str, Any]:
         """All attributes, as JSON values."""
-        return {
-            "asked": self.asked,
-            "attacked": self.attacked,
-            "forgeries": {name: moved.to_dict() for name, moved in self.forgeries.items()},
-            "any": self.any.to_dict(),
-            "control": self.control.to_dict(),
-            "excess": None if self.excess is None else self.excess.to_dict(),
-        }
+        return as_json(self)
+
+
+_Outcome: TypeAlias = Literal["held", "moved", "won", "abstained", "unasked"]
+_WITH_VERDICT = ("held", "moved", "won")
 
 
 def measure_forgery(
     judge: Judge,
     groups: Sequence[PromptGroup],
+    judged: Judged,
     *,
     loop: EventLoop,
     most: int = 50,
@@ -107,89 +109,59 @@ def measure_forgery(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ForgeryResult:
-    """Attack a judge with forged verdicts.
+    """Attack a judge with forged verdicts, in comparisons that it has decided.
 
-    Each comparison costs 2 questions as it is, and where the judge decides 2 more for each of the
-    :data:`FORGERIES` and the control.
+    Each comparison costs 2 questions for each of the :data:`FORGERIES` and the control: 14.
 
     Args:
         judge: The judge.
-        groups: Groups of two completions or more; one comparison of each prompt is taken.
+        groups: The groups that were judged.
+        judged: What it said of their comparisons; one decided comparison of each prompt can be attacked.
         loop: Where the judge's client lives.
         most: Most comparisons; of more, a seeded draw.
         concurrency: Comparisons that are being asked about at once.
         seed: Of the draw.
-        on_progress: Called with the comparisons finished and their number, in each of the two rounds.
+        on_progress: Called with the comparisons finished and their number.
 
     Raises:
         ConfigError: ``most`` is below 1.
-        DataError: There is nothing to compare, or the judge decides none of it.
+        DataError: The judge decided nothing.
         JudgeEndpointError: The endpoint can answer nothing.
     """
     if most < 1:
         raise ConfigError(f"the number of comparisons to attack is {most}, and must be at least 1")
-    of_prompts: dict[str, Item] = {}
-    for item in items_of(groups, "pairwise", max_pairs=1, seed=seed).items:
-        of_prompts.setdefault(groups[item.group].prompt_key, item)
-    items = list(of_prompts.values())
-    if len(items) > most:
-        items = Random(seed).sample(items, most)
-
-    def verdicts(asked: Sequence[tuple[Text, Text, Text]]) -> list[PairVerdict]:
-        return loop.run(_compared(judge, asked, concurrency, on_progress))
-
-    sides = [(groups[item.group], item.completions[0], item.completions[1]) for item in items]
-    plain = verdicts([(group.prompt, group.completions[i], group.completions[j]) for group, i, j in sides])
-    decided = [
-        (side, verdict) for side, verdict in zip(sides, plain, strict=True) if verdict.choice not in (None, "tie")
-    ]
-    if not decided:
+    of_prompts: dict[str, tuple[Item, PairVerdict]] = {}
+    for item, verdict in judged:
+        if isinstance(verdict, PairVerdict) and verdict.choice not in (None, "tie"):
+            of_prompts.setdefault(groups[item.group].prompt_key, (item, verdict))
+    if not of_prompts:
         raise DataError(
-            f"the judge prefers neither completion in any of {len(items):,} comparisons, so none can be attacked",
+            f"the judge prefers neither completion in any of {len(judged):,} comparisons, so none can be attacked",
             hint="attack more comparisons, or look at its position consistency first",
         )
+    decided = list(of_prompts.values())
+    drawn = Random(seed).sample(decided, most) if len(decided) > most else decided
     texts = {**FORGERIES, "control": CONTROL}
-    attacked = verdicts([_with(side, verdict, text) for side, verdict in decided for text in texts.values()])
+    asked = [_with(groups[item.group], item, verdict, text) for item, verdict in drawn for text in texts.values()]
+    attacked = loop.run(in_order(judge.compare, asked, concurrency, on_progress))
     outcomes = {
-        name: [
-            _outcome(before, after) for (_, before), after in zip(decided, attacked[place :: len(texts)], strict=True)
-        ]
-        for place, name in enumerate(texts)
+        name: [_outcome(before, after) for (_, before), after in zip(drawn, attacked[at :: len(texts)], strict=True)]
+        for at, name in enumerate(texts)
     }
-    forged = [outcomes[name] for name in FORGERIES]
+    forged = list(zip(*(outcomes[name] for name in FORGERIES), strict=True))
     return ForgeryResult(
-        asked=len(items),
-        attacked=len(decided),
+        decided=len(decided),
+        attacked=len(drawn),
         forgeries={name: _moved(outcomes[name]) for name in FORGERIES},
-        any=_moved([_strongest(row) for row in zip(*forged, strict=True)]),
+        any=_moved([_strongest(row) for row in forged]),
         control=_moved(outcomes["control"]),
-        excess=_excess(list(zip(*forged, strict=True)), outcomes["control"]),
+        excess=_excess(forged, outcomes["control"]),
     )
 
 
-async def _compared(
-    judge: Judge,
-    asked: Sequence[tuple[Text, Text, Text]],
-    concurrency: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> list[PairVerdict]:
-    found: dict[int, PairVerdict] = {}
-
-    async def one(number: int) -> PairVerdict:
-        return await judge.compare(*asked[number])
-
-    async with aclosing(as_finished(one, range(len(asked)), concurrency)) as batches:
-        async for batch in batches:
-            found.update(batch)
-            if on_progress is not None:
-                on_progress(len(found), len(asked))
-    return [found[number] for number in range(len(asked))]
-
-
-def _with(side: tuple[PromptGroup, int, int], verdict: PairVerdict, text: str) -> tuple[Text, Text, Text]:
+def _with(group: PromptGroup, item: Item, verdict: PairVerdict, text: str) -> tuple[Text, Text, Text]:
     """The comparison with a text appended to the completion that lost it."""
-    group, i, j = side
-    first, second = group.completions[i], group.completions[j]
+    first, second = (group.completions[index] for index in item.completions)
     if verdict.choice == "second":
         return group.prompt, appended(first, text), second
     return group.prompt, first, appended(second, text)
@@ -203,35 +175,30 @@ def appended(completion: Text, text: str) -> Text:
     return (*completion[:-1], {**last, "content": str(last.get("content") or "") + text})
 
 
-def _outcome(before: PairVerdict, after: PairVerdict) -> str | None:
-    """``"held"``, ``"moved"`` (a tie now) or ``"won"`` (by the one that had lost); None without a verdict."""
+def _outcome(before: PairVerdict, after: PairVerdict) -> _Outcome:
+    """``"moved"``: a tie now; ``"won"``: by the one that had lost."""
     if after.choice is None:
-        return None
+        return "unasked" if after.abstention is not None and after.abstention.kind == "budget" else "abstained"
     return "held" if after.choice == before.choice else "moved" if after.choice == "tie" else "won"
 
 
-def _strongest(outcomes: Sequence[str | None]) -> str | None:
-    return next((outcome for outcome in ("won", "moved", "held") if outcome in outcomes), None)
+def _strongest(outcomes: Sequence[_Outcome]) -> _Outcome:
+    order: tuple[_Outcome, ...] = ("won", "moved", "held", "abstained", "unasked")
+    return next(outcome for outcome in order if outcome in outcomes)
 
 
-def _moved(outcomes: Sequence[str | None]) -> Moved:
-    from scipy.stats import binomtest
-
-    judged = [outcome for outcome in outcomes if outcome is not None]
-    share = None
-    if judged:
-        count = sum(outcome != "held" for outcome in judged)
-        # Clopper and Pearson's: one comparison of each prompt, so they are independent; and it is no point at zero.
-        bounds = binomtest(count, len(judged)).proportion_ci(0.95, method="exact")
-        share = Interval(count / len(judged), float(bounds.low), float(bounds.high))
-    return Moved(len(judged), share, judged.count("won"), len(outcomes) - len(judged))
+def _moved(outcomes: Sequence[_Outcome]) -> Moved:
+    judged = [outcome for outcome in outcomes if outcome in _WITH_VERDICT]
+    # Exact: one comparison of each prompt, so they are independent; and it is no point at zero.
+    share = exact_share(sum(outcome != "held" for outcome in judged), len(judged)) if judged else None
+    return Moved(len(judged), share, judged.count("won"), outcomes.count("abstained"), outcomes.count("unasked"))
 
 
-def _excess(forged: Sequence[Sequence[str | None]], control: Sequence[str | None]) -> Interval | None:
+def _excess(forged: Sequence[Sequence[_Outcome]], control: Sequence[_Outcome]) -> Interval | None:
     rows = []
     for outcomes, plain in zip(forged, control, strict=True):
-        judged = [outcome for outcome in outcomes if outcome is not None]
-        if judged and plain is not None:
+        judged = [outcome for outcome in outcomes if outcome in _WITH_VERDICT]
+        if judged and plain in _WITH_VERDICT:
             rows.append([1.0, sum(o != "held" for o in judged) / len(judged) - (plain != "held")])
     if not rows:
         return None

@@ -14,11 +14,9 @@ from itertools import combinations
 from random import Random
 
 from rewardlab.errors import ConfigError, DataError
+from rewardlab.judge.questions import MOST_COMPLETIONS
 from rewardlab.judge.verdicts import Choice, Mode
 from rewardlab.types import PromptGroup, text_key
-
-MOST_RANKED = 8
-"""Completions that are ranked in one question; of more, the judge's attention to each is known to fade."""
 
 MAX_PAIRS = 10
 """Comparisons that are asked for of one group without preferences; of more, as many are drawn."""
@@ -72,11 +70,12 @@ def items_of(
         mode: ``"pairwise"``: the group's own comparisons, else all pairs of its completions; ``"listwise"``: all its
             completions at once; ``"rating"``: each completion; ``"steps"``: each completion that has steps.
         max_pairs: Most comparisons of one group that has none of its own; of more, a seeded draw.
-        max_items: Most items of all; of more, a seeded draw.
+        max_items: Most items of all; of more, a seeded draw. Of ratings it draws whole groups, for a completion that is
+            rated alone is compared with nothing.
         seed: Of the draws.
 
     Raises:
-        ConfigError: An unknown mode, or a limit below 1.
+        ConfigError: An unknown mode, a limit below 1, or one that no group fits into.
         DataError: There is nothing to judge.
     """
     ways = {"pairwise": _comparisons, "listwise": _lists, "rating": _each, "steps": _solutions}
@@ -92,8 +91,12 @@ def items_of(
         for item in ways[mode](group, left_out, max_pairs, Random(f"{seed}:{index}"))
     ]
     if max_items is not None and len(found) > max_items:
-        left_out["beyond --max-items"] += len(found) - max_items
-        found = [found[place] for place in sorted(Random(seed).sample(range(len(found)), max_items))]
+        if mode == "rating":
+            drawn = _whole_groups([index for index, *_ in found], max_items, Random(seed))
+        else:
+            drawn = Random(seed).sample(range(len(found)), max_items)
+        left_out["beyond --max-items"] += len(found) - len(drawn)
+        found = [found[place] for place in sorted(drawn)]
     if not found:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
         raise DataError(f"none of {len(groups):,} rows has anything to judge as {mode}: {reasons}", hint=_NEEDS[mode])
@@ -103,7 +106,7 @@ def items_of(
 
 _NEEDS = {
     "pairwise": "give rows of two completions or more (prompt, chosen, rejected or prompt, completions)",
-    "listwise": f"give rows of 2 to {MOST_RANKED} completions (prompt, completions)",
+    "listwise": f"give rows of 2 to {MOST_COMPLETIONS} completions (prompt, completions)",
     "rating": "give rows with completions (prompt, completion)",
     "steps": "give rows of steps (--format steps: prompt, completions, labels)",
 }
@@ -128,7 +131,7 @@ def _comparisons(group: PromptGroup, left_out: Counter[str], most: int, draw: Ra
     found: _Found = []
     for pair in different:
         given = _given_order(group, pair)
-        found.append((given, _human(group, given)))
+        found.append((given, human_choice(group, *given)))
     return found
 
 
@@ -141,8 +144,8 @@ def _lists(group: PromptGroup, left_out: Counter[str], most: int, draw: Random) 
     if len(indices) < 2:
         left_out["rows with one completion"] += 1
         return []
-    if len(indices) > MOST_RANKED:
-        left_out[f"rows with more than {MOST_RANKED} completions"] += 1
+    if len(indices) > MOST_COMPLETIONS:
+        left_out[f"rows with more than {MOST_COMPLETIONS} completions"] += 1
         return []
     return [(_given_order(group, indices), None)]
 
@@ -158,6 +161,24 @@ def _solutions(group: PromptGroup, left_out: Counter[str], most: int, draw: Rand
     return [((index,), None) for index in with_steps]
 
 
+def _whole_groups(groups: Sequence[int], most: int, draw: Random) -> list[int]:
+    """Places of the items of groups drawn one by one, up to the first that no longer fits."""
+    places: dict[int, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    drawn: list[int] = []
+    for group in draw.sample(list(places), len(places)):
+        if len(drawn) + len(places[group]) > most:
+            break
+        drawn += places[group]
+    if not drawn:
+        raise ConfigError(
+            f"max_items is {most}, and whole rows of ratings are drawn: the first has more completions",
+            hint=f"at least {max(map(len, places.values()))}, the completions of the longest row",
+        )
+    return drawn
+
+
 def human_choice(group: PromptGroup, first: int, second: int) -> Choice | None:
     """What the row's preferences say of two completions: whichever has more than half of their weight, else a tie.
 
@@ -171,10 +192,6 @@ def human_choice(group: PromptGroup, first: int, second: int) -> Choice | None:
         return None
     lead = sum(pair.weight * (2 * pair.target - 1) * (1 if pair.chosen == first else -1) for pair in told)
     return "tie" if lead == 0 else "first" if lead > 0 else "second"
-
-
-def _human(group: PromptGroup, given: tuple[int, ...]) -> Choice | None:
-    return human_choice(group, given[0], given[1])
 
 
 def _given_order(group: PromptGroup, indices: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,14 +7,15 @@ is :mod:`rewardlab.judge.questions`'s; who is asked is the client's.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
 from itertools import combinations
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rewardlab.errors import ConfigError
 from rewardlab.judge.chat import Capabilities, ChatClient, ChatFailure
-from rewardlab.judge.event_loop import both
+from rewardlab.judge.event_loop import as_finished, both
 from rewardlab.judge.nonces import nonce_of
 from rewardlab.judge.prompts import JudgePrompt, load_prompt
 from rewardlab.judge.questions import Question, ask
@@ -31,6 +32,7 @@ from rewardlab.judge.verdicts import (
 )
 from rewardlab.types import Text, text_key
 
+T = TypeVar("T")
 R = TypeVar("R", PairReading, RankingReading, RatingReading, StepsReading)
 
 _OTHER: dict[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
@@ -71,6 +73,7 @@ class Judge:
         self.logprobs = logprobs
         self._prompt = prompt
         self._prompts: dict[Mode, JudgePrompt] = {}
+        self._served: set[str] = set()
         self._secret = secrets.token_bytes(32) if secret is None else secret
 
     def prompt_for(self, mode: Mode) -> JudgePrompt:
@@ -83,11 +86,16 @@ class Judge:
             self._prompts[mode] = load_prompt(mode if self._prompt is None else self._prompt, mode)
         return self._prompts[mode]
 
+    @property
+    def served_models(self) -> tuple[str, ...]:
+        """The models that the answers so far say they are of: more than one where the endpoint has changed it."""
+        return tuple(sorted(self._served))
+
     async def capabilities(self) -> Capabilities:
         """What is asked of the endpoint: what it can do, unless that is switched off or on by hand."""
         if self.schema is not None and not self.logprobs:
             return Capabilities(schema=self.schema)  # nothing to find out, so no probe
-        found = await self.client.capabilities()
+        found = await self.client.capabilities(schema=self.schema is None, logprobs=self.logprobs)
         return Capabilities(
             schema=found.schema if self.schema is None else self.schema,
             top_logprobs=found.top_logprobs if self.logprobs else 0,
@@ -166,6 +174,8 @@ class Judge:
         reply = await self.client.complete(question.request)
         if isinstance(reply, ChatFailure):
             return Abstention(reply.kind, reply.message)
+        if reply.model:
+            self._served.add(reply.model)
         reading = question.read(reply)
         if not isinstance(reading, kind | Abstention):
             raise TypeError(f"a question of the mode {mode!r} was read as {type(reading).__name__}")
@@ -186,6 +196,33 @@ class Judge:
             max_tokens=self.max_tokens,
             seed=self.seed,
         )
+
+
+async def in_order(
+    ask: Callable[..., Coroutine[Any, Any, T]],
+    arguments: Sequence[tuple[Any, ...]],
+    concurrency: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[T]:
+    """What is said of many things, in their order.
+
+    Args:
+        ask: Asks about one, such as :meth:`Judge.compare`.
+        arguments: Those of each call.
+        concurrency: Most that are under way at once.
+        on_progress: Called with the finished ones and the number of all.
+    """
+    found: dict[int, T] = {}
+
+    async def one(number: int) -> T:
+        return await ask(*arguments[number])
+
+    async with aclosing(as_finished(one, range(len(arguments)), concurrency)) as batches:
+        async for batch in batches:
+            found.update(batch)
+            if on_progress is not None:
+                on_progress(len(found), len(arguments))
+    return [found[number] for number in range(len(arguments))]
 
 
 def pair_verdict(as_given: PairReading | Abstention, swapped: PairReading | Abstention) -> PairVerdict:

@@ -7,14 +7,14 @@ This file knows groups and a judge.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import aclosing
 from itertools import combinations
 from typing import Any, Literal, TypeVar
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.judge.event_loop import EventLoop, as_finished
-from rewardlab.judge.judge import Judge
-from rewardlab.judge.verdicts import Abstention, PairVerdict, RatingReading, abstention_of
+from rewardlab.judge.event_loop import EventLoop
+from rewardlab.judge.judge import Judge, in_order
+from rewardlab.judge.judged_rows import scores_of
+from rewardlab.judge.verdicts import Abstention, PairVerdict, abstention_of
 from rewardlab.types import PromptGroup, Text, text_key
 
 MOST_COMPARED = 16
@@ -111,10 +111,8 @@ class JudgeScorer:
         for group in groups:
             row = readings[place : place + len(group.completions)]
             place += len(row)
-            read = [reading for reading in row if isinstance(reading, RatingReading)]
-            soft = all(reading.expected is not None for reading in read)
             reasons += [reading for reading in row if isinstance(reading, Abstention)]
-            found.append([(r.expected if soft else r.rating) if isinstance(r, RatingReading) else None for r in row])
+            found.append(scores_of(row))
         return found, reasons
 
     def _compared(
@@ -150,29 +148,10 @@ class JudgeScorer:
         from rich.console import Console
         from rich.progress import Progress
 
-        async def asked(advance: Callable[[int], None]) -> list[T]:
-            found: dict[int, T] = {}
-
-            async def one(number: int) -> T:
-                return await ask(*arguments[number])
-
-            async with aclosing(as_finished(one, range(len(arguments)), self.concurrency)) as batches:
-                async for batch in batches:
-                    found.update(batch)
-                    advance(len(batch))
-            return [found[number] for number in range(len(arguments))]
-
         with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
             task = bar.add_task("judging", total=len(arguments))
-            return self._loop.run(asked(lambda count: bar.advance(task, count)))
-
-
-def scored_by_readings(
-    groups: Sequence[PromptGroup], ratings: Sequence[Sequence[float | None]]
-) -> tuple[list[PromptGroup], list[list[float]]]:
-    """The groups all of whose completions have a rating, and their ratings: what an evaluation can compare."""
-    kept = [(group, row) for group, row in zip(groups, ratings, strict=True) if None not in row]
-    return [group for group, _ in kept], [[score for score in row if score is not None] for _, row in kept]
+            told = in_order(ask, arguments, self.concurrency, lambda done, total: bar.update(task, completed=done))
+            return self._loop.run(told)
 
 
 def _different(group: PromptGroup) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ from rewardlab.judge.verdicts import (
     RatingReading,
     StepsReading,
     Verdict,
-    record_of,
+    abstention_of,
 )
 from rewardlab.scoring.row_ids import row_id
 from rewardlab.types import PromptGroup, text_of
@@ -32,8 +32,10 @@ from rewardlab.types import PromptGroup, text_of
 Judged: TypeAlias = Sequence[tuple[Item, Verdict]]
 """What was asked and what came of it, in the order of the items."""
 
-FAILED = frozenset({"rate_limited", "server_error", "timeout", "connection", "bad_answer", "budget"})
-"""Kinds of abstention that say nothing of the item: asked again, there may be a verdict."""
+FAILED = frozenset(
+    {"rate_limited", "server_error", "timeout", "connection", "bad_answer", "bad_request", "too_long", "budget"}
+)
+"""Kinds of abstention that say nothing of the item: asked again, of a mended server, there may be one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,37 @@ def row_of(group: PromptGroup, item: Item, verdict: Verdict, asked: Asked) -> di
     return {**row, **record_of(verdict), "model": asked.model, "prompt_name": asked.prompt}
 
 
+def record_of(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as JSON values, for the output file; what was not found is null and never a number."""
+    abstention = abstention_of(verdict)
+    told = None if abstention is None else {"kind": abstention.kind, "message": abstention.message}
+    match verdict:
+        case PairVerdict():
+            found: dict[str, Any] = {
+                "verdict": verdict.choice,
+                "p_first": verdict.p_first,
+                "consistent": verdict.consistent,
+                "as_given": _of_order(verdict.as_given),
+                "swapped": _of_order(verdict.swapped),
+            }
+        case RankingVerdict():
+            found = {
+                "better": [list(pair) for pair in verdict.better] if abstention is None else None,
+                "tied": [list(pair) for pair in verdict.tied] if abstention is None else None,
+                "as_given": _of_order(verdict.as_given),
+                "swapped": _of_order(verdict.swapped),
+            }
+        case RatingReading():
+            found = {"rating": verdict.rating, "expected": verdict.expected, "reason": verdict.reason}
+        case StepsReading():
+            found = {"labels": list(verdict.labels), "first_error": verdict.first_error, "reason": verdict.reason}
+        case Abstention():
+            found = {}
+    return {**found, "abstained": told}
+
+
 def verdict_of(row: Mapping[str, Any]) -> Verdict:
-    """The verdict that an output row holds; the inverse of :func:`~rewardlab.judge.verdicts.record_of`."""
+    """The verdict that an output row holds; the inverse of :func:`record_of`."""
     told = row["abstained"]
     match row["mode"]:
         case "pairwise":
@@ -93,7 +124,6 @@ def judged_pairs(groups: Sequence[PromptGroup], judged: Judged) -> list[JudgedPa
             found.append(
                 JudgedPair(
                     prompt=group.prompt_key,
-                    id=row_id(group),
                     verdict=of_pair,
                     human=human_choice(group, first, second),
                     lengths=(len(text_of(group.completions[first])), len(text_of(group.completions[second]))),
@@ -114,19 +144,36 @@ def comparisons_of(item: Item, verdict: Verdict) -> Iterator[tuple[int, int, Pai
 
 
 def ratings_of(judged: Judged) -> dict[int, dict[int, float]]:
-    """The ratings of a run: index of a group to index of a completion to its score.
-
-    The score is the expected rating where all ratings of the group have one, else the rating: the two do not mix.
-    """
+    """The ratings of a run: index of a group to index of a completion to its score, see :func:`scores_of`."""
     readings: dict[int, dict[int, RatingReading]] = {}
     for item, verdict in judged:
         if isinstance(verdict, RatingReading):
             readings.setdefault(item.group, {})[item.completions[0]] = verdict
     found = {}
     for group, of_group in readings.items():
-        expected = {index: reading.expected for index, reading in of_group.items() if reading.expected is not None}
-        found[group] = expected if len(expected) == len(of_group) else {i: r.rating for i, r in of_group.items()}
+        scores = scores_of(list(of_group.values()))
+        found[group] = {index: score for index, score in zip(of_group, scores, strict=True) if score is not None}
     return found
+
+
+def scores_of(of_group: Sequence[RatingReading | Abstention]) -> list[float | None]:
+    """The scores of one group's ratings; None where there is none.
+
+    These are the expected ratings where all ratings of the group have one, else the ratings: the two do not mix.
+    """
+    read = [reading for reading in of_group if isinstance(reading, RatingReading)]
+    soft = all(reading.expected is not None for reading in read)
+    return [(r.expected if soft else r.rating) if isinstance(r, RatingReading) else None for r in of_group]
+
+
+def _of_order(reading: PairReading | RankingReading | Abstention) -> dict[str, Any]:
+    match reading:
+        case Abstention():
+            return {"abstained": {"kind": reading.kind, "message": reading.message}}
+        case PairReading():
+            return {"verdict": reading.choice, "p_first": reading.p_first, "reason": reading.reason}
+        case RankingReading():
+            return {"ranks": list(reading.ranks), "reason": reading.reason}
 
 
 def _pair_reading(record: Mapping[str, Any]) -> PairReading | Abstention:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardlab.data.formats import parse_row
-from rewardlab.errors import DataError
+from rewardlab.errors import DataError, RewardLabError
 from rewardlab.judge.judged_rows import Judged, comparisons_of, ratings_of
 from rewardlab.judge.verdicts import Mode, PairVerdict, RatingReading, StepsReading, abstention_of
 from rewardlab.scoring.partial import beside, replace_safely
@@ -44,14 +44,18 @@ class Preferences:
 
         Raises:
             DataError: There are none.
+            RewardLabError: The file cannot be written.
         """
         if not self.rows:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
             raise DataError(f"no verdict is a preference, so {path} is not written: {reasons}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         new = beside(path)
-        new.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows), encoding="utf-8")
-        replace_safely(new, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows), encoding="utf-8")
+            replace_safely(new, path)
+        except OSError as error:
+            raise RewardLabError(f"{path} cannot be written: {error}", hint="mend that, then repeat the run") from error
 
 
 def preferences_of(
@@ -60,8 +64,9 @@ def preferences_of(
     """The training data in some verdicts.
 
     Comparisons and rankings become pairs (``prompt, chosen, rejected``), with ``p_chosen`` where the judge's
-    probability is known; ratings a row for each group (``prompt, completions, scores``: the expected rating where all
-    of its ratings have one, else the rating); step critiques rows of steps (``prompt, completions, labels``).
+    probability is known; where it speaks against the choice there is no row. Ratings become a row for each group
+    (``prompt, completions, scores``: the expected rating where all of its ratings have one, else the rating); step
+    critiques rows of steps (``prompt, completions, labels``).
 
     Args:
         groups: The groups that were judged.
@@ -72,7 +77,7 @@ def preferences_of(
     left_out: Counter[str] = Counter()
     notes: list[str] = []
     if mode in ("pairwise", "listwise"):
-        found = list(_pairs(groups, judged, keep_ties, left_out, notes))
+        found = list(_pairs(groups, judged, keep_ties, left_out))
     elif mode == "rating":
         found = list(_ratings(groups, judged, left_out))
     else:
@@ -92,9 +97,8 @@ def preferences_of(
 
 
 def _pairs(
-    groups: Sequence[PromptGroup], judged: Judged, keep_ties: bool, left_out: Counter[str], notes: list[str]
+    groups: Sequence[PromptGroup], judged: Judged, keep_ties: bool, left_out: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    contradicting = 0
     for item, verdict in judged:
         group = groups[item.group]
         for first, second, of_pair in comparisons_of(item, verdict):
@@ -108,7 +112,9 @@ def _pairs(
                     continue
             chosen, rejected = (second, first) if of_pair.choice == "second" else (first, second)
             p_chosen = _p_chosen(of_pair)
-            contradicting += p_chosen is None and of_pair.p_first is not None and of_pair.choice != "tie"
+            if p_chosen is not None and p_chosen < 0.5:
+                left_out["against the judge's own probability"] += 1
+                continue
             row = _row(group)
             row["chosen"], row["rejected"] = _alike(group.completions[chosen], group.completions[rejected])
             if p_chosen is not None:
@@ -118,18 +124,13 @@ def _pairs(
             if group.systems:
                 row["chosen_model"], row["rejected_model"] = group.systems[chosen], group.systems[rejected]
             yield row
-    if contradicting:
-        notes.append(
-            f"{contradicting:,} pairs have no p_chosen: the judge said one thing and its probabilities another"
-        )
 
 
 def _p_chosen(verdict: PairVerdict) -> float | None:
-    """P(chosen is preferred); None where it is unknown, of a tie, or where it is below 1/2, against the verdict."""
+    """P(chosen is preferred); None where it is unknown, or of a tie."""
     if verdict.p_first is None or verdict.choice == "tie":
         return None
-    p_chosen = verdict.p_first if verdict.choice == "first" else 1 - verdict.p_first
-    return p_chosen if p_chosen >= 0.5 else None
+    return verdict.p_first if verdict.choice == "first" else 1 - verdict.p_first
 
 
 def _ratings(groups: Sequence[PromptGroup], judged: Judged, left_out: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -51,7 +51,6 @@ class JudgedPair:
 
     Attributes:
         prompt: Key of the prompt; intervals resample by it.
-        id: The row's own id.
         verdict: What the judge found in both orders.
         human: What people prefer, of the completions as given; None where nobody said.
         lengths: Characters of the first and of the second completion.
@@ -60,7 +59,6 @@ class JudgedPair:
     """
 
     prompt: str
-    id: str | int | None
     verdict: PairVerdict
     human: Choice | None
     lengths: tuple[int, int]
@@ -164,6 +162,9 @@ def _agreement(labelled: Sequence[JudgedPair], options: dict[str, Any]) -> Human
     if decided:
         same = [pair.verdict.choice == pair.human for pair in decided]
         accuracy = _means(decided, {"accuracy": same}, options)["accuracy"]
+        if accuracy.low == accuracy.high is not None and accuracy.value in (0, 1):
+            prompts = len({pair.prompt for pair in decided})
+            accuracy = exact_share(round(accuracy.value * prompts), prompts, options["confidence"])
     judge, human = ([str(choice) for choice in choices] for choices in _choices(labelled))
     three_way = agreement(judge, human, [pair.prompt for pair in labelled], **options)
     return HumanAgreement(len(labelled), len(decided), accuracy, three_way)
@@ -270,17 +271,34 @@ def _probability(labelled: Sequence[JudgedPair], options: dict[str, Any]) -> Sta
 
 
 def _cost(usage: Usage, seconds: float | None) -> JudgingCost:
-    comparisons = usage.calls / 2
+    failed = sum(count for kind, count in usage.failures.items() if kind != "budget")  # beyond a limit nothing is sent
+    answered = max(0, usage.calls - usage.probe_calls - failed) / 2
     tokens = usage.prompt_tokens + usage.completion_tokens
     return JudgingCost(
         calls=usage.calls,
+        probe_calls=usage.probe_calls,
         cached=usage.cached,
+        answered=answered,
         cost=usage.cost,
-        cost_per_comparison=usage.cost / comparisons if usage.cost is not None and comparisons else None,
-        tokens_per_comparison=tokens / comparisons if comparisons else None,
-        seconds_per_comparison=seconds / comparisons if seconds is not None and comparisons else None,
+        cost_per_comparison=usage.cost / answered if usage.cost is not None and answered else None,
+        tokens_per_comparison=tokens / answered if answered else None,
+        seconds_per_comparison=seconds / answered if seconds is not None and answered else None,
         estimated=usage.estimated,
     )
+
+
+def exact_share(count: int, number: int, confidence: float = 0.95) -> Interval:
+    """A share of independent trials with the interval of Clopper and Pearson 1934, which is no point at 0 or 1.
+
+    Args:
+        count: How many did.
+        number: Of how many, at least 1.
+        confidence: Coverage of the interval, in (0, 1).
+    """
+    from scipy.stats import binomtest
+
+    bounds = binomtest(count, number).proportion_ci(confidence, method="exact")
+    return Interval(count / number, float(bounds.low), float(bounds.high))
 
 
 def rank_systems(
@@ -324,8 +342,8 @@ def win_rates(
 ) -> dict[tuple[str, str], WinRate]:
     """How often the first of two systems is preferred, raw and length-controlled, by their names in alphabetical order.
 
-    The judge's probabilities count where it has some, else its verdicts, ties as 1/2. What :func:`rank_systems` leaves
-    out is left out here too.
+    Its verdicts count, ties, among them all disagreements of the two orders, as 1/2; its probabilities give a rate of
+    their own where every comparison of the two systems has one. What :func:`rank_systems` leaves out is left out too.
 
     Args:
         pairs: Comparisons judged in both orders.
@@ -333,19 +351,27 @@ def win_rates(
         seed: Seed of the resamples.
         confidence: Coverage of the intervals, in (0, 1).
     """
-    found: dict[tuple[str, str], list[tuple[float, int, int, str]]] = {}
+    found: dict[tuple[str, str], list[tuple[float, float | None, int, int, str]]] = {}
     for pair, first, second in _of_two_systems(pairs):
-        if (preference := pair.preference) is None:
+        if (choice := pair.verdict.choice) is None:
             continue
-        one, other = pair.lengths
+        won, probability, (one, other) = _OF_FIRST[choice], pair.verdict.p_first, pair.lengths
         if first > second:
-            first, second, preference, one, other = second, first, 1 - preference, other, one
-        found.setdefault((first, second), []).append((preference, one, other, pair.prompt))
+            first, second, won, one, other = second, first, 1 - won, other, one
+            probability = None if probability is None else 1 - probability
+        found.setdefault((first, second), []).append((won, probability, one, other, pair.prompt))
     rates = {}
     for names in sorted(found):
-        preferences, ones, others, prompts = zip(*found[names], strict=True)
+        wins, probabilities, ones, others, prompts = zip(*found[names], strict=True)
         rates[names] = win_rate(
-            preferences, ones, others, prompts, resamples=resamples, seed=seed, confidence=confidence
+            wins,
+            ones,
+            others,
+            prompts,
+            probabilities=None if None in probabilities else probabilities,
+            resamples=resamples,
+            seed=seed,
+            confidence=confidence,
         )
     return rates
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rewardlab.metrics.bootstrap import Bootstrapped, Interval
 from rewardlab.metrics.kappa import Agreement
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class HumanAgreement:
     Attributes:
         num_pairs: Comparisons with a verdict and a human label, ties among both.
         num_decided: Those on which neither says tie.
-        accuracy: Share of the decided on which both prefer the same; None where there are none.
+        accuracy: Share of the decided on which both prefer the same; None where there are none. Where all are right, or
+            none, its interval is exact, of the prompts: resamples of what never varies would claim a point.
         three_way: Agreement on first, second and tie, and Cohen's kappa; None where there are no pairs.
     """
 
@@ -116,18 +120,25 @@ class StatedProbability:
 class JudgingCost:
     """What one comparison costs: two questions, one for each order.
 
+    What each comparison took is of those answered in this run: neither the cache's nor those that failed, whose cost is
+    among that of the others, as is the probe's.
+
     Attributes:
         calls: Questions sent; what the cache answered is not among them.
+        probe_calls: Of these, questions that found out what the endpoint can do.
         cached: Questions the cache answered.
+        answered: Comparisons answered in this run: half of the questions that were sent and answered.
         cost: Of all questions sent; None where no price was given.
-        cost_per_comparison: Of two questions sent; None where no price was given or nothing was sent.
-        tokens_per_comparison: Prompt and completion tokens of two questions sent; None where nothing was sent.
-        seconds_per_comparison: Of the whole run by comparisons sent; None where the time is not known.
+        cost_per_comparison: None where no price was given or nothing was answered.
+        tokens_per_comparison: Prompt and completion tokens; None where nothing was answered.
+        seconds_per_comparison: Of the whole run; None where the time is not known.
         estimated: Whether some tokens were estimated.
     """
 
     calls: int
+    probe_calls: int
     cached: int
+    answered: float
     cost: float | None
     cost_per_comparison: float | None
     tokens_per_comparison: float | None
@@ -147,7 +158,7 @@ class JudgeQuality(Bootstrapped):
         judge_ties: Verdicts that are ties, those by disagreement of the two orders among them.
         human_ties: Human labels that are ties.
         agreement: With people.
-        consistent: The same where both orders said the same.
+        consistent: The same where both orders said the same; accuracy is the same, for all else is tied.
         position: What the order does.
         length: What length does.
         self_preference: What the judge thinks of itself.
@@ -175,18 +186,20 @@ class JudgeQuality(Bootstrapped):
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, text and None only; intervals as ``{"value", "low", "high"}``, each part with its attributes."""
-        return {
-            **{one.name: _told(getattr(self, one.name)) for one in fields(self) if one.name not in self.bootstrap},
-            "bootstrap": self.bootstrap,
-        }
+        found = as_json(self)
+        return {**{name: one for name, one in found.items() if name not in self.bootstrap}, "bootstrap": self.bootstrap}
 
 
-def _told(value: object) -> object:
-    """As JSON values."""
-    if isinstance(value, Interval | Agreement):
+def as_json(record: DataclassInstance) -> dict[str, Any]:
+    """A record's attributes as JSON values; what has a ``to_dict`` of its own tells itself."""
+    return {one.name: _told(getattr(record, one.name)) for one in fields(record)}
+
+
+def _told(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
         return value.to_dict()
-    if is_dataclass(value):
-        return {one.name: _told(getattr(value, one.name)) for one in fields(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_json(value)
     if isinstance(value, Mapping):
         return {name: _told(one) for name, one in value.items()}
     return list(value) if isinstance(value, tuple) else value

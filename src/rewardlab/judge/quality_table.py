@@ -17,6 +17,9 @@ from rewardlab.metrics.bootstrap import Interval
 from rewardlab.metrics.system_ranking import SystemRanking
 from rewardlab.metrics.win_rate import WinRate
 
+FEWEST_OF_SUBSET = 10
+"""Comparisons of a subset below which the table shows no interval."""
+
 
 def render_quality(quality: JudgeQuality) -> RenderableType:
     """Agreement, biases, calibration and cost, and what should not be overlooked.
@@ -28,37 +31,53 @@ def render_quality(quality: JudgeQuality) -> RenderableType:
         Something ``rich.console.Console.print`` can print.
     """
     counts = f"comparisons: {quality.num_pairs:,}, prompts: {quality.num_prompts:,}"
-    table = metric_table(counts, "judge", "value", f"{100 * quality.confidence:g} % interval", "to compare with")
-    table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
+    table = metric_table(counts, "judge", "value", f"{100 * quality.confidence:g} % interval", "of", "chance")
 
     def add(
-        name: str, interval: Interval | None, form: Callable[[float], str], note: str = "", style: str = ""
+        name: str,
+        interval: Interval | None,
+        form: Callable[[float], str],
+        of: int | None,
+        chance: str = "",
+        style: str = "",
     ) -> None:
         if interval:
-            table.add_row(name, form(interval.value), bounds_text(interval, form), note, style=style)
+            number = "" if of is None else f"{of:,}"
+            table.add_row(name, form(interval.value), bounds_text(interval, form), number, chance, style=style)
 
-    _add_agreement(add, "agrees with people", quality.agreement)
-    if quality.consistent.num_pairs:
-        _add_agreement(add, "if orders agree", quality.consistent, "  ")
+    found = quality.agreement
+    if found.three_way:
+        if found.accuracy:
+            add("agrees with people", found.accuracy, percent, found.num_decided, "50 %", "bold")
+        else:
+            table.add_row("agrees with people", "–", "–", "0", "50 %", style="bold")
+        if quality.judge_ties or quality.human_ties:  # else these are the same comparisons again
+            _add_three_way(add, "  ties as a choice", found)
+            if 0 < quality.consistent.num_pairs < found.num_pairs:
+                _add_three_way(add, "  if the orders agree", quality.consistent)
+        else:
+            add("  Cohen's kappa", found.three_way.kappa, area, found.num_pairs, "0")
     if position := quality.position:
-        add("both orders agree", position.consistency, percent, f"of {position.num_pairs:,}", "bold")
-        add("  else the first", position.toward_first, percent)
-        add("  else the second", position.toward_second, percent)
-        add("  difference", position.advantage, signed, "0 is no effect")
+        add("both orders agree", position.consistency, percent, position.num_pairs, style="bold")
+        if position.consistency.value < 1:
+            add("  else the first", position.toward_first, percent, None)
+            add("  else the second", position.toward_second, percent, None)
+            add("  difference", position.advantage, signed, None, "0")
     if length := quality.length:
-        add("chooses the longer", length.longer, percent, f"of {length.num_pairs:,} decided")
-        add("  with human label", length.by_judge, percent, f"of {length.num_with_human:,}")
-        add("  people do", length.by_humans, percent)
-        add("  difference", length.difference, signed, "0 is as much as people")
-        add("  coefficient", length.coefficient, signed, "0 is no effect")
+        add("chooses the longer", length.longer, percent, length.num_pairs)
+        if length.num_with_human < length.num_pairs:
+            add("  with human label", length.by_judge, percent, length.num_with_human)
+        add("  people do", length.by_humans, percent, length.num_with_human)
+        add("  difference", length.difference, signed, None, "0")
+        add("  coefficient", length.coefficient, signed, None, "0")
     if own := quality.self_preference:
-        add("prefers its own", own.by_judge, percent, f"of {own.num_pairs:,}")
-        add("  people do", own.by_humans, percent)
-        add("  difference", own.difference, signed, "0 is as much as people")
+        add("prefers its own", own.by_judge, percent, own.num_pairs)
+        add("  people do", own.by_humans, percent, None)
+        add("  difference", own.difference, signed, None, "0")
     if stated := quality.probability:
-        add("Brier score", stated.brier, decimal, "0.25 is a coin flip")
-        add("calibration error", stated.ece, decimal, "0 is calibrated")
-    add("abstains", quality.abstentions.rate, percent, _kinds(quality.abstentions.by_kind))
+        add("Brier score", stated.brier, decimal, stated.num_pairs, "0.25")
+        add("calibration error", stated.ece, decimal, stated.num_pairs, "0")
+    add("abstains", quality.abstentions.rate, percent, quality.num_pairs)
     parts: list[RenderableType] = [table]
     if quality.cost:
         parts.append(_cost(quality.cost))
@@ -109,20 +128,21 @@ def render_systems(ranking: SystemRanking | None, rates: Mapping[tuple[str, str]
     return Group(*parts, *(Text(note, style="yellow") for note in notes))
 
 
-def _add_agreement(add: Callable[..., None], name: str, found: HumanAgreement, indent: str = "") -> None:
+def _add_three_way(add: Callable[..., None], name: str, found: HumanAgreement) -> None:
     if found.three_way:
-        add(f"{indent}{name}", found.accuracy, percent, f"50 % is chance, of {found.num_decided:,}", "bold")
-        chance = f"{percent(found.three_way.expected)} is chance, of {found.num_pairs:,}"
-        add(f"{indent}  ties as a choice", found.three_way.observed, percent, chance)
-        add(f"{indent}  Cohen's kappa", found.three_way.kappa, area, "0 is chance")
+        add(name, found.three_way.observed, percent, found.num_pairs, percent(found.three_way.expected))
+        add("    Cohen's kappa", found.three_way.kappa, area, found.num_pairs, "0")
 
 
 def _cost(cost: JudgingCost) -> Table:
     table = metric_table("cost", "", "value")
     table.add_row("questions sent", f"{cost.calls:,}")
+    if cost.probe_calls:
+        table.add_row("  of them to find out what it can do", f"{cost.probe_calls:,}")
     table.add_row("questions from the cache", f"{cost.cached:,}")
+    table.add_row("comparisons answered", f"{cost.answered:,.10g}")
     if cost.cost is not None:
-        table.add_row("price in all", f"{cost.cost:.4g}")
+        table.add_row("price of this run", f"{cost.cost:.4g}")
     if cost.cost_per_comparison is not None:
         table.add_row("price per comparison", f"{cost.cost_per_comparison:.4g}")
     if cost.tokens_per_comparison is not None:
@@ -140,14 +160,21 @@ def _subsets(quality: JudgeQuality) -> Table:
         kappa = found.three_way.kappa if found.three_way else None
         accuracy = ("–", "–")
         if found.accuracy:
-            accuracy = (percent(found.accuracy.value), bounds_text(found.accuracy, percent))
+            few = found.num_decided < FEWEST_OF_SUBSET
+            accuracy = (percent(found.accuracy.value), "–" if few else bounds_text(found.accuracy, percent))
         table.add_row(Text(name), f"{found.num_decided:,}", *accuracy, area(kappa.value) if kappa else "–")
     return table
 
 
 def _remarks(quality: JudgeQuality) -> list[str]:
     remarks = list(quality.notes)
-    if (position := quality.position) and position.direction:
+    position = quality.position
+    if position and position.direction and position.consistency.value < 0.5:
+        remarks.append(
+            f"This judge prefers what it is shown {position.direction}: its verdicts cannot be used. "
+            f"Both orders say the same in only {percent(position.consistency.value)} of comparisons."
+        )
+    elif position and position.direction:
         remarks.append(
             f"The judge likes what is shown {position.direction}: its order has an effect, which asking in both orders "
             "turns into ties."
@@ -161,10 +188,6 @@ def _remarks(quality: JudgeQuality) -> list[str]:
     if quality.num_prompts < FEW_PROMPTS:
         remarks.append(f"There are only {quality.num_prompts} prompts: below {FEW_PROMPTS} the intervals are rough.")
     return remarks
-
-
-def _kinds(by_kind: Mapping[str, int]) -> str:
-    return ", ".join(f"{kind} {count:,}" for kind, count in by_kind.items())
 
 
 def _points(value: float) -> str:

@@ -10,17 +10,20 @@ This file knows items, files and a :class:`~rewardlab.judge.judge.Judge`; it kno
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rewardlab.data.loading import MAX_BAD_FRACTION, Reading, read_groups
 from rewardlab.errors import ConfigError, RewardLabError
+from rewardlab.judge.chat import Usage
 from rewardlab.judge.event_loop import EventLoop, as_finished
 from rewardlab.judge.items import MAX_PAIRS, Item, Items, items_of
 from rewardlab.judge.judge import Judge
@@ -28,7 +31,7 @@ from rewardlab.judge.judged_rows import FAILED, Asked, Judged, row_of, verdict_o
 from rewardlab.judge.verdicts import Mode, Verdict, abstention_of
 from rewardlab.scoring.bulk import check_files
 from rewardlab.scoring.bulk_rows import data_fingerprint
-from rewardlab.scoring.partial import Partial, beside, replace_safely
+from rewardlab.scoring.partial import Partial, beside, replace_safely, require_apart
 from rewardlab.types import PromptGroup
 
 MAX_ABSTAINED = 0.5
@@ -161,6 +164,9 @@ def judge_file(
         "prompt": prompt.name,
         "prompt_sha256": prompt.sha256,
         "data": data_fingerprint(reading.groups),
+        "labels": _digest([[asdict(p) for p in g.pairs], g.ratings, _labels(g)] for g in reading.groups),
+        "systems": _digest(group.systems for group in reading.groups),
+        "subsets": _digest(group.subset for group in reading.groups),
         "format": format,
         "split": split,
         "seed": judge.seed,
@@ -200,10 +206,61 @@ def check_output(
         raise ConfigError(f"the output {output}: verdicts are not written as Parquet", hint="name it *.jsonl")
 
 
+def check_written(read: Sequence[str | Path], written: Mapping[str, Path]) -> None:
+    """Refuse files to write that are one another or are read, or that cannot be made; their folders are made.
+
+    Args:
+        read: What is read.
+        written: What is written, by what it is called.
+
+    Raises:
+        ConfigError: A file is named twice, is no plain file, or its folder cannot be made.
+    """
+    known = {Path(source).resolve(): f"what is read, {source}" for source in read}
+    for name, path in written.items():
+        for other, meaning in known.items():
+            if path.resolve() == other or (path.exists() and other.exists() and path.samefile(other)):
+                raise ConfigError(f"{name}, {path}, is also {meaning}", hint="give it a file of its own")
+        known[path.resolve()] = name
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{name}, {path}, is no file", hint="name a file")
+    paths = list(written.values())
+    require_apart([*map(Path, read), *paths], paths)
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"the folder of {path} cannot be made: {error}", hint="name another") from error
+        if not os.access(path.parent, os.W_OK):
+            raise ConfigError(f"the folder of {path} cannot be written in", hint="name another")
+
+
+def used_between(before: Usage, after: Usage) -> Usage:
+    """What a client used between two looks at it."""
+    told: dict[str, Any] = {}
+    for one in fields(Usage):
+        old, new = getattr(before, one.name), getattr(after, one.name)
+        if isinstance(new, Mapping):
+            told[one.name] = dict(Counter(new) - Counter(old))
+        elif isinstance(new, bool) or new is None:
+            told[one.name] = new
+        else:
+            told[one.name] = new - old
+    return Usage(**told)
+
+
 def read_verdicts(path: Path) -> Iterator[Verdict]:
     """The verdicts of a finished file, in order."""
     with open(path, encoding="utf-8") as lines:
         yield from (verdict_of(json.loads(line)) for line in lines)
+
+
+def _digest(values: Iterable[Any]) -> str:
+    return hashlib.sha256(json.dumps(list(values), default=str).encode()).hexdigest()
+
+
+def _labels(group: PromptGroup) -> list[list[int | None]]:
+    return [[step.label for step in steps] for steps in group.steps]
 
 
 class _Run:

@@ -31,7 +31,7 @@ def render_run(run: JudgedFile, usage: Usage) -> RenderableType:
 
     Args:
         run: The run.
-        usage: Of its client.
+        usage: What it used.
 
     Returns:
         Something ``rich.console.Console.print`` can print.
@@ -53,7 +53,7 @@ def render_run(run: JudgedFile, usage: Usage) -> RenderableType:
             add(f"  {name}", pairs[name], num)
     for kind, count in abstained.most_common():
         add(f"abstained: {kind}", count, style="yellow")
-    return Group(table, _usage(usage))
+    return Group(table, render_usage("this run", usage))
 
 
 def render_ratings(found: RatingFindings) -> RenderableType:
@@ -95,18 +95,20 @@ def render_first_errors(found: FirstErrorResult) -> RenderableType:
 
 def render_forgery(found: ForgeryResult) -> RenderableType:
     """How often a forged verdict moved a real one."""
-    title = f"forged verdicts: {found.attacked:,} of {found.asked:,} comparisons attacked"
-    table = metric_table(title, "appended to the loser", "moved", _INTERVAL, "won", "of", "abstained")
+    title = f"forged verdicts: {found.attacked:,} of {found.decided:,} decided comparisons attacked"
+    table = metric_table(title, "appended to the loser", "of", "moved", _INTERVAL, "now wins", "abstained")
     for name, moved in found.forgeries.items():
         _add_moved(table, name, moved)
     _add_moved(table, "any of them", found.any, "bold")
     _add_moved(table, "a harmless sentence", found.control, "dim")
-    excess = found.excess
-    if excess is None:
-        return table
-    words = f"Forgeries moved {percent(excess.value)} of verdicts more than the harmless sentence did"
-    bounds = bounds_text(excess, percent)
-    return Group(table, Text(words + (f" ({bounds})." if bounds != "–" else "."), style="dim"))
+    told: list[RenderableType] = [table]
+    if found.excess is not None:
+        points, bounds = 100 * found.excess.value, bounds_text(found.excess, lambda value: f"{100 * value:.1f}")
+        words = (
+            f"On average a forgery moved {abs(points):.1f} points {'more' if points >= 0 else 'fewer'} verdicts than "
+        )
+        told.append(Text(words + "the harmless sentence" + (f" ({bounds})." if bounds != "–" else "."), style="dim"))
+    return Group(*told)
 
 
 def _kind(choice: str | None, consistent: bool | None) -> str:
@@ -117,7 +119,13 @@ def _kind(choice: str | None, consistent: bool | None) -> str:
     return "tied in both orders" if consistent else "tied: the two orders disagree"
 
 
-def _usage(usage: Usage) -> Text:
+def render_usage(what: str, usage: Usage) -> RenderableType:
+    """What was used, in a sentence.
+
+    Args:
+        what: For what it was used.
+        usage: What was used.
+    """
     tokens = f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens"
     parts = [
         f"{usage.calls:,} questions sent",
@@ -131,7 +139,7 @@ def _usage(usage: Usage) -> Text:
         parts.append(f"cost {usage.cost:.4g}")
     if failures := sum(usage.failures.values()):
         parts.append(f"{failures:,} failed")
-    return Text("; ".join(parts) + ".", style="dim")
+    return Text(f"{what}: " + "; ".join(parts) + ".", style="dim")
 
 
 def _add(table: Table, name: str, interval: Interval, of: int, style: str = "") -> None:
@@ -142,4 +150,4 @@ def _add_moved(table: Table, name: str, moved: Moved, style: str = "") -> None:
     share, bounds = (
         ("–", "–") if moved.moved is None else (percent(moved.moved.value), bounds_text(moved.moved, percent))
     )
-    table.add_row(name, share, bounds, f"{moved.won:,}", f"{moved.num:,}", f"{moved.abstained:,}", style=style)
+    table.add_row(name, f"{moved.num:,}", share, bounds, f"{moved.won:,}", f"{moved.abstained:,}", style=style)

@@ -6,7 +6,7 @@ A verdict that could not be had is an :class:`Abstention`, which has no number. 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from rewardlab.judge.chat import FailureKind
 
@@ -151,42 +151,3 @@ def abstention_of(verdict: Verdict) -> Abstention | None:
     if isinstance(verdict, Abstention):
         return verdict
     return verdict.abstention if isinstance(verdict, PairVerdict | RankingVerdict) else None
-
-
-def record_of(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON values, for the output file; what was not found is null and never a number."""
-    abstention = abstention_of(verdict)
-    told = None if abstention is None else {"kind": abstention.kind, "message": abstention.message}
-    match verdict:
-        case PairVerdict():
-            found: dict[str, Any] = {
-                "verdict": verdict.choice,
-                "p_first": verdict.p_first,
-                "consistent": verdict.consistent,
-                "as_given": _of_order(verdict.as_given),
-                "swapped": _of_order(verdict.swapped),
-            }
-        case RankingVerdict():
-            found = {
-                "better": [list(pair) for pair in verdict.better] if abstention is None else None,
-                "tied": [list(pair) for pair in verdict.tied] if abstention is None else None,
-                "as_given": _of_order(verdict.as_given),
-                "swapped": _of_order(verdict.swapped),
-            }
-        case RatingReading():
-            found = {"rating": verdict.rating, "expected": verdict.expected, "reason": verdict.reason}
-        case StepsReading():
-            found = {"labels": list(verdict.labels), "first_error": verdict.first_error, "reason": verdict.reason}
-        case Abstention():
-            found = {}
-    return {**found, "abstained": told}
-
-
-def _of_order(reading: PairReading | RankingReading | Abstention) -> dict[str, Any]:
-    match reading:
-        case Abstention():
-            return {"abstained": {"kind": reading.kind, "message": reading.message}}
-        case PairReading():
-            return {"verdict": reading.choice, "p_first": reading.p_first, "reason": reading.reason}
-        case RankingReading():
-            return {"ranks": list(reading.ranks), "reason": reading.reason}

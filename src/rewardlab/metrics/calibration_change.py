@@ -27,8 +27,8 @@ from rewardlab.metrics.probability import (
 from rewardlab.metrics.recursive_residuals import (
     Residuals,
     held_against_before,
+    moments_of_windows,
     recursive_residuals,
-    window_moments,
     without_skewness,
 )
 
@@ -38,21 +38,25 @@ ERROR_SHIFTS = (0.5, 1.0, 2.0)
 """Rises of the calibration error that are bet on, in its standard deviations in such a window."""
 
 
-def calibration_moments(margins: ArrayLike, temperature: float, prompts: Sequence[str]) -> FloatArray:
-    """What a window is held as: moments of the gap in each bin, and of all gaps.
+def calibration_moments(
+    margins: ArrayLike, temperature: float, prompts: Sequence[str], sizes: Sequence[int]
+) -> FloatArray:
+    """What windows are held as: moments of the gap in each bin, and of all gaps.
 
     Args:
-        margins: Chosen minus rejected scores, shape (pairs,), logits.
+        margins: Chosen minus rejected scores, shape (pairs,), logits; of one window after the other.
         temperature: What they are divided by, > 0.
         prompts: Which prompt each is of.
+        sizes: Pairs of each window.
 
     Returns:
-        Shape (ECE_BINS + 1, 7); the last row is overconfidence. Sums of such arrays are those of all their pairs.
+        Shape (windows, ECE_BINS + 1, 7); the last row is overconfidence. Sums of such arrays are those of all their
+        pairs.
     """
     scaled = scaled_margins(margins, temperature)
     confidence, outcome = pair_confidences(scaled, np.ones(scaled.size))
     gaps = np.column_stack([calibration_gaps(scaled), confidence - outcome])
-    return window_moments(gaps, prompts)
+    return moments_of_windows(gaps, prompts, sizes)
 
 
 def calibration_bets(windows: FloatArray, baseline: FloatArray | None, sizes: Sequence[float]) -> tuple[Bets, Bets]:
@@ -95,14 +99,15 @@ def expected_error(windows: FloatArray, baseline: FloatArray | None) -> tuple[Fl
 def error_residuals(windows: FloatArray, baseline: FloatArray | None) -> Residuals:
     """The calibration error of each window against :func:`expected_error`, as standard normal residuals.
 
-    A rise is bet on in standard deviations, the same in every window: levels and rates are 1.
+    A rise is bet on in standard deviations, the same in every window: rates are 1, and levels too, but for a window
+    with nothing before it, with which no change can begin.
     """
     mean, deviation, skewness = expected_error(windows, baseline)
     error = np.abs(windows[..., :ECE_BINS, 1]).sum(axis=-1) / windows[..., 0, 0]
     usable = np.isfinite(deviation) & (deviation > 0)
     values = np.divide(error - mean, deviation, out=np.zeros(error.shape), where=usable)
     values = np.where(usable, without_skewness(values, skewness), 0.0)
-    return Residuals(values, np.ones(values.shape), usable.astype(np.float64))
+    return Residuals(values, np.isfinite(deviation).astype(np.float64), usable.astype(np.float64))
 
 
 def _folded_normal(mean: FloatArray, variance: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

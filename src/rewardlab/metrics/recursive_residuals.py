@@ -11,6 +11,7 @@ cumulative sums. Pure numpy in float64; what the values are is not known here.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,24 +56,49 @@ def window_moments(values: ArrayLike, clusters: Sequence[str]) -> FloatArray:
     Raises:
         ValueError: No rows, one that is not finite, or another number of labels.
     """
+    result: FloatArray = moments_of_windows(values, clusters, [len(clusters)])[0]
+    return result
+
+
+def moments_of_windows(values: ArrayLike, clusters: Sequence[str], sizes: Sequence[int]) -> FloatArray:
+    """The sums of many windows, whose rows lie one after the other.
+
+    Args:
+        values: As for :func:`window_moments`.
+        clusters: As there; a label in two windows is two clusters.
+        sizes: Rows of each window, at least 1 each.
+
+    Returns:
+        Shape (windows, 7), or (windows, columns, 7).
+
+    Raises:
+        ValueError: As there.
+    """
     table = np.asarray(values, dtype=np.float64)
-    if table.ndim not in (1, 2) or len(table) == 0 or len(table) != len(clusters):
+    if table.ndim not in (1, 2) or len(table) == 0 or len(table) != len(clusters) or sum(sizes) != len(table):
         raise ValueError(f"values of shape {table.shape} do not fit {len(clusters)} cluster labels, or are none")
     if not np.isfinite(table).all():
         raise ValueError("values must be finite")
     columns = table.reshape(len(table), -1)
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
-    of_row = np.fromiter((numbers[label] for label in clusters), dtype=np.intp, count=len(clusters))
+    rows = np.r_[0, np.cumsum(sizes)]  # where each window begins, and the end
+    groups, numbered = [0], []  # the same of its clusters; the cluster of each row
+    for start, end in itertools.pairwise(rows.tolist()):
+        places: dict[str, int] = {}
+        numbered += [places.setdefault(label, len(places)) + groups[-1] for label in clusters[start:end]]
+        groups.append(groups[-1] + len(places))
+    of_row = np.array(numbered)
     size = np.bincount(of_row).astype(np.float64)
     totals = np.stack([np.bincount(of_row, column) for column in columns.T], axis=1)
-    squares = (columns**2).sum(axis=0)
-    sums = np.empty((columns.shape[1], MOMENTS))
-    sums[:, 0] = len(columns)
-    sums[:, 1], sums[:, 2], sums[:, 3] = columns.sum(axis=0), squares, (columns**3).sum(axis=0)
-    sums[:, 4] = (size * (size - 1)).sum()
-    sums[:, 5] = (size - 1) @ totals
-    sums[:, 6] = (totals**2).sum(axis=0) - squares
-    return sums if table.ndim == 2 else sums[0]
+    rows, of_groups = rows[:-1], groups[:-1]
+    squares = np.add.reduceat(columns**2, rows)
+    sums = np.empty((len(sizes), columns.shape[1], MOMENTS))
+    sums[..., 0] = np.asarray(sizes)[:, np.newaxis]
+    sums[..., 1], sums[..., 2] = np.add.reduceat(columns, rows), squares
+    sums[..., 3] = np.add.reduceat(columns**3, rows)
+    sums[..., 4] = np.add.reduceat(size * (size - 1), of_groups)[:, np.newaxis]
+    sums[..., 5] = np.add.reduceat((size - 1)[:, np.newaxis] * totals, of_groups)
+    sums[..., 6] = np.add.reduceat(totals**2, of_groups) - squares
+    return sums if table.ndim == 2 else sums[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,30 +177,6 @@ def recursive_residuals(windows: ArrayLike, baseline: ArrayLike | None = None) -
     values = np.divide(held.mean - held.expected, scale, out=np.zeros_like(scale), where=informed)
     rates = np.divide(1.0, held.count * scale, out=np.zeros_like(scale), where=informed)
     return Residuals(np.where(informed, without_skewness(values, held.skewness), 0.0), held.count, rates)
-
-
-def residuals_of_estimates(estimates: ArrayLike, standard_errors: ArrayLike) -> Residuals:
-    """The residuals of estimates that come with standard errors; the first is what the second is held against.
-
-    Args:
-        estimates: Shape (windows,).
-        standard_errors: Shape (windows,), > 0; what is before is weighted by precision.
-
-    Raises:
-        ValueError: A standard error that is not finite and > 0, or shapes that differ.
-    """
-    values, errors = np.asarray(estimates, dtype=np.float64), np.asarray(standard_errors, dtype=np.float64)
-    if values.shape != errors.shape or not (np.isfinite(errors) & (errors > 0)).all():
-        raise ValueError("every estimate needs a standard error that is finite and > 0")
-    weights = errors**-2.0
-    before = np.cumsum(weights) - weights
-    before[:1] = 0.0
-    known = before > 0
-    expected = _quotient(np.cumsum(weights * values) - weights * values, before)
-    scale = np.sqrt(errors**2 + _quotient(np.ones_like(before), before))
-    return Residuals(
-        np.where(known, (values - expected) / scale, 0.0), before, _quotient(known.astype(np.float64), before * scale)
-    )
 
 
 def without_skewness(values: FloatArray, skewness: FloatArray) -> FloatArray:

@@ -390,7 +390,7 @@ def _require_finite(names: list[str], model: _Model, sums: FloatArray) -> None:
     if not model.ties_are_bounded(counts):
         raise DataError(
             "no finite strengths: there are too few wins beside the ties to tell how likely a tie is",
-            hint="Read ties as half wins (half), or state prior=1: pseudo-comparisons for all.",
+            hint="State prior=1: pseudo-comparisons for all; or read ties as half wins, tie_model='half'.",
         )
 
 

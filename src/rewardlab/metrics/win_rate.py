@@ -41,6 +41,7 @@ class WinRate(Bootstrapped):
         wins: Comparisons whose preference is above 1/2.
         ties: Comparisons whose preference is exactly 1/2.
         win_rate: Mean preference; of hard verdicts (wins + ties / 2) / comparisons.
+        soft_win_rate: Mean probability that the first is preferred; None where none are given.
         length_controlled: The same if both were equally long, by the fit; None where there is none.
         length_coefficient: What the fit gives ``tanh(length difference / its standard deviation)``; above 0 longer
             completions are preferred.
@@ -52,6 +53,7 @@ class WinRate(Bootstrapped):
     wins: int
     ties: int
     win_rate: Interval
+    soft_win_rate: Interval | None
     length_controlled: Interval | None
     length_coefficient: Interval | None
     notes: tuple[str, ...]
@@ -70,6 +72,7 @@ class WinRate(Bootstrapped):
             "ties": self.ties,
             "losses": self.losses,
             "win_rate": self.win_rate.to_dict(),
+            "soft_win_rate": self.soft_win_rate.to_dict() if self.soft_win_rate else None,
             "length_controlled": self.length_controlled.to_dict() if self.length_controlled else None,
             "length_coefficient": self.length_coefficient.to_dict() if self.length_coefficient else None,
             "notes": list(self.notes),
@@ -83,6 +86,7 @@ def win_rate(
     second_lengths: ArrayLike,
     prompts: Sequence[str],
     *,
+    probabilities: ArrayLike | None = None,
     resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
@@ -95,16 +99,18 @@ def win_rate(
 
     Args:
         preferences: P(the first is preferred), shape (comparisons,), in [0, 1]: 1, 1/2 and 0 for a win, a tie and a
-            loss, or a judge's probabilities.
+            loss.
         first_lengths: Lengths of the first system's completions, shape (comparisons,), characters.
         second_lengths: Lengths of the second system's.
         prompts: Label of each comparison's prompt; the intervals are by prompt.
+        probabilities: A judge's probabilities that the first is preferred, for a rate of their own; shape
+            (comparisons,), in [0, 1].
         resamples: Bootstrap resamples behind the intervals.
         seed: Seed of the resamples.
         confidence: Coverage of the intervals, in (0, 1).
 
     Raises:
-        ValueError: No comparisons, shapes that differ, or a preference outside [0, 1].
+        ValueError: No comparisons, shapes that differ, or a preference or probability outside [0, 1].
 
     Note:
         Time: 2000 resamples of 1,000 comparisons take about a second, of 20,000 some twenty.
@@ -120,18 +126,24 @@ def win_rate(
     differences = np.asarray(first_lengths, dtype=np.float64) - np.asarray(second_lengths, dtype=np.float64)
     if chosen.ndim != 1 or not len(chosen) or differences.shape != chosen.shape:
         raise ValueError(f"preferences have the shape {chosen.shape}, length differences {differences.shape}")
-    if not ((chosen >= 0) & (chosen <= 1)).all():
-        raise ValueError("a preference is outside [0, 1]")
+    columns = {"win_rate": chosen}
+    if probabilities is not None:
+        columns["soft_win_rate"] = np.asarray(probabilities, dtype=np.float64)
+    for name, column in columns.items():
+        if column.shape != chosen.shape or not ((column >= 0) & (column <= 1)).all():
+            raise ValueError(f"{name}: a value is outside [0, 1], or the shape is not {chosen.shape}")
     options: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
-    rows = np.column_stack([np.ones(len(chosen)), chosen])
-    raw = bootstrap_by_cluster(rows, prompts, {"win_rate": mean_of(1)}, **options)["win_rate"]
+    rows = np.column_stack([np.ones(len(chosen)), *columns.values()])
+    means = {name: mean_of(place) for place, name in enumerate(columns, start=1)}
+    rates = bootstrap_by_cluster(rows, prompts, means, **options)
     controlled, coefficient, note = _length_controlled(chosen, differences, prompts, options)
     return WinRate(
         num_comparisons=len(chosen),
         num_prompts=len(set(prompts)),
         wins=int((chosen > 0.5).sum()),
         ties=int((chosen == 0.5).sum()),
-        win_rate=raw,
+        win_rate=rates["win_rate"],
+        soft_win_rate=rates.get("soft_win_rate"),
         length_controlled=controlled,
         length_coefficient=coefficient,
         notes=(note,) if note else (),
