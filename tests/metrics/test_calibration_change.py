@@ -23,7 +23,9 @@ def draw(generator, count: int, scale: float = 1.0) -> np.ndarray:
 
 
 def moments(margins, temperature: float = 1.0) -> np.ndarray:
-    return calibration_moments(margins, temperature, [f"prompt {number}" for number in range(len(margins))])
+    return calibration_moments(
+        margins, temperature, [f"prompt {number}" for number in range(len(margins))], [len(margins)]
+    )[0]
 
 
 def test_the_error_is_the_ece() -> None:
@@ -87,3 +89,5 @@ def test_nothing_before_says_nothing() -> None:
     found = error_residuals(windows, None)
     assert found.values.tolist() == [0.0]
     assert found.rates.tolist() == [0.0]
+    assert found.levels.tolist() == [0.0]
+    assert error_residuals(np.repeat(windows, 2, axis=0), None).levels.tolist() == [0.0, 1.0]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rewardlab.metrics.recursive_residuals import (
     held_against_before,
+    moments_of_windows,
     recursive_residuals,
-    residuals_of_estimates,
     window_moments,
     without_skewness,
 )
@@ -41,6 +41,11 @@ def test_moments_add_up(rows) -> None:
     whole = window_moments([row[0] for row in rows], [f"{row[1]} in {row[2]}" for row in rows])
     added = sum(window_moments([row[0] for row in part], [str(row[1]) for row in part]) for part in parts if part)
     assert added == pytest.approx(whole, abs=1e-9)
+    rows = sorted(rows, key=lambda row: row[2])
+    sizes = [len(part) for part in parts if part]
+    found = moments_of_windows([[row[0]] * 2 for row in rows], [str(row[1]) for row in rows], sizes)
+    assert found.shape == (len(sizes), 2, 7)
+    assert found.sum(axis=0) == pytest.approx(np.stack([whole, whole]), abs=1e-9)
 
 
 def test_moments_by_hand() -> None:
@@ -136,16 +141,6 @@ def test_a_change_moves_the_residuals_as_announced() -> None:
     seen, announced = found.values.mean(axis=0), -0.05 * found.levels[0, 2] * found.rates.mean(axis=0)
     assert seen[1] == pytest.approx(0, abs=0.03)
     assert seen[2:] == pytest.approx(announced[2:], abs=0.05)
-
-
-def test_estimates_with_standard_errors() -> None:
-    """1 +- 1, 2 +- 1, 4 +- 2: (2 - 1) / sqrt(2), then 4 against 1.5 +- sqrt(1/2): 2.5 / sqrt(4.5)."""
-    found = residuals_of_estimates([1.0, 2.0, 4.0], [1.0, 1.0, 2.0])
-    assert found.values == pytest.approx([0, 1 / math.sqrt(2), 2.5 / math.sqrt(4.5)])
-    assert found.levels == pytest.approx([0, 1, 2])
-    assert found.rates == pytest.approx([0, 1 / math.sqrt(2), 1 / (2 * math.sqrt(4.5))])
-    with pytest.raises(ValueError, match="standard error"):
-        residuals_of_estimates([1.0, 2.0], [1.0, 0.0])
 
 
 def test_what_never_varies_says_nothing() -> None:

@@ -49,8 +49,9 @@ def labelled(
         margins = np.abs(rng.normal(0, 1.5, count))
         margins = np.where(rng.uniform(size=count) < 1 / (1 + np.exp(-margins)) - lost, margins, -margins)
     keys = [f"{name}-{index}" for index in range(len(margins))]
+    gaps = [None if gap is None else gap + spread for spread in np.linspace(-1.2, 1.2, len(margins)).tolist()]
     pairs = tuple(
-        PairScore(key, key, float(margin), 0.0, SUBSETS[index % len(SUBSETS)])
+        PairScore(key, key, float(margin), 0.0, SUBSETS[index % len(SUBSETS)], gaps[index])
         for index, (key, margin) in enumerate(zip(keys, margins, strict=True))
     )
     right, number = float(np.mean(margins > 0)), len(margins)

@@ -16,6 +16,7 @@ from rewardlab.errors import ContractError, DataError
 from rewardlab.monitoring import canary
 from rewardlab.monitoring.figures import snapshot_of
 from rewardlab.monitoring.history import History
+from rewardlab.monitoring.snapshots import Finding
 from rewardlab.monitoring.thresholds import Thresholds
 from rewardlab.types import Pair, PromptGroup
 
@@ -28,8 +29,9 @@ def history(tmp_path):
         yield opened
 
 
-def run(history, groups=GROUPS, scorer=None, tolerance=1e-5, thresholds=None):
+def run(history, groups=GROUPS, scorer=None, tolerance=1e-5, thresholds=None, **settings):
     snapshot = snapshot_of("canary", scorer or StandIn(), groups, data=["canary.jsonl"])
+    snapshot = replace(snapshot, settings={**snapshot.settings, **settings})
     limits = thresholds or Thresholds()
     return history.record(snapshot, lambda before, new: canary.test_canary(before, new, limits, tolerance))
 
@@ -46,28 +48,49 @@ class Relabelled(StandIn):
 
 
 def test_the_first_begins_it_and_equal_scores_are_bit_equal(history):
-    assert [(one.watch, one.state) for one in run(history).findings] == [("canary", "learning")]
+    assert [(one.watch, one.state) for one in run(history).findings] == [("canary", "ok")]
     (finding,) = run(history, GROUPS[::-1]).findings  # the order of the rows means nothing
     assert (finding.state, finding.value) == ("ok", 0.0)
     assert "bit for bit" in finding.message
 
 
 def test_rounding_is_told_and_more_is_an_alarm_that_says_what_differs(history):
-    run(history, scorer=StandIn(extra={"kernel": "2.13.0", "cores": 2}))
-    (within,) = run(history, scorer=StandIn(shift=2**-20)).findings  # about 1e-6, exact in these scores' precision
+    run(history, torch="2.13.0", threads=2)
+    (within,) = run(
+        history, scorer=StandIn(shift=2**-20), torch="2.13.0", threads=2
+    ).findings  # about 1e-6, exact in these scores' precision
     assert (within.state, within.value) == ("ok", pytest.approx(2**-20, rel=1e-6))
-    (beyond,) = run(history, scorer=StandIn(shift=0.25, extra={"kernel": "2.14.0", "cores": 2})).findings
+    (beyond,) = run(history, scorer=StandIn(shift=0.25), torch="2.14.0", threads=2).findings
     assert (beyond.state, beyond.value, beyond.limit) == ("alarm", 0.25, 1e-5)
     assert "40 of 40 comparisons" in beyond.message
-    assert "kernel: 2.13.0, then 2.14.0" in beyond.message
-    assert "cores" not in beyond.message
+    assert "torch: 2.13.0, then 2.14.0" in beyond.message
+    assert "threads" not in beyond.message
     assert run(history, scorer=StandIn(shift=0.25)).alarms, "held against the first, so an alarm stays one"
+
+
+def test_other_settings_are_a_warning_even_where_the_scores_are_equal(history):
+    run(history, dtype="float32", device="cpu", torch="1")
+    (other,) = run(history, dtype="bfloat16", device="cpu", torch="2").findings
+    assert other.state == "warning"
+    assert other.message.endswith("bit for bit; but it was scored with other settings: dtype: float32, then bfloat16")
+    (environment,) = run(history, dtype="float32", device="cpu", torch="2").findings
+    assert environment.state == "ok", "a library that changes nothing is none"
+
+
+def test_ties_are_refused_and_other_subsets_told(history):
+    tie = replace(GROUPS[5], pairs=(Pair(0, 1, tie=True),))
+    with pytest.raises(DataError, match=r"1 canary rows prefer neither completion; the first: rows.jsonl:6"):
+        canary.require_same_rows(history, [*GROUPS[:5], tie])
+    run(history)
+    (same, renamed) = run(history, [replace(GROUPS[0], subset="math"), *GROUPS[1:]]).findings
+    assert (same.state, renamed.watch, renamed.state) == ("ok", "data", "warning")
+    assert renamed.message.startswith("1 comparisons are of another subset than in snapshot 1 ")
 
 
 def test_slow_drift_is_held_against_the_first(history):
     """Each step is within the tolerance; the third is beyond it from where it began."""
     states = [run(history, scorer=StandIn(shift=step * 0.75e-5)).findings[0].state for step in range(3)]
-    assert states == ["learning", "ok", "alarm"]
+    assert states == ["ok", "ok", "alarm"]
 
 
 def changed_rows():
@@ -107,6 +130,7 @@ def test_a_worse_version_is_an_alarm_once_and_a_warning_after(history):
     findings = {one.watch: one for one in run(history, scorer=Relabelled(margins)).findings}
     assert findings["accuracy"].state == "alarm"
     assert findings["accuracy"].value == pytest.approx(scipy.stats.binomtest(8, 8).pvalue) == 2 / 2**8
+    assert findings["accuracy"].message.startswith("accuracy fell to 80.0 % from 100.0 % of rm oneoneon (snapshot 1)")
     assert "right on 8 comparisons only before, on 0 only now" in findings["accuracy"].message
     assert (findings["canary"].state, "does not say" in findings["canary"].message) == ("warning", True)
     later = run(history, scorer=Relabelled(margins)).findings
@@ -125,11 +149,45 @@ def test_a_little_worse_and_better_are_none(history):
         assert found["accuracy"] == "ok"
 
 
-def test_a_new_version_is_held_against_the_last_one(history):
+def test_a_new_version_is_held_against_the_last_good_one(history):
     for version in ("a", "b"):
-        run(history, scorer=Relabelled([1.0 if version == "a" else 0.9] * 40, version))
-    told = run(history, scorer=Relabelled([0.8] * 40, "c")).findings[0].message
+        run(history, scorer=Relabelled([1.0 if version == "a" else 1.2] * 40, version))
+    told = run(history, scorer=Relabelled([1.1] * 40, "c")).findings[0].message
     assert "(b, snapshot 2 of " in told
+
+
+def test_a_rejected_or_unverified_version_is_no_yardstick(history):
+    """v2 loses 10 of 40: an alarm. v3 is like v2, and is held against v1 all the same; so is v5 after v4."""
+    run(history, scorer=Relabelled([1.0] * 40, "v1"))
+    worse = [-1.0] * 10 + [1.0] * 30
+    for version in ("v2", "v3"):
+        found = {one.watch: one for one in run(history, scorer=Relabelled(worse, version)).findings}
+        assert found["accuracy"].state == "alarm"
+        assert "of rm v1 (snapshot 1)" in found["accuracy"].message
+
+    def unverified(before, new):
+        return [Finding("accuracy", "ok", "")]
+
+    four = snapshot_of("canary", Relabelled([1.0] * 40, "v4"), GROUPS, data=["canary.jsonl"])
+    history.record(replace(four, metrics={**four.metrics, "verified": False}), unverified)
+    found = {one.watch: one for one in run(history, scorer=Relabelled([0.9] * 40, "v5")).findings}
+    assert "of rm v1 (snapshot 1)" in found["accuracy"].message
+
+
+def test_small_losses_do_not_add_up_unseen(history):
+    """Each version loses 3 of 40 more (McNemar's p is 0.25 against the last); against the best they are soon found."""
+    states = []
+    for version in range(6):
+        margins = [-1.0] * (3 * version) + [1.0] * (40 - 3 * version)
+        found = {one.watch: one for one in run(history, scorer=Relabelled(margins, f"v{version}")).findings}
+        states.append(found["accuracy"].state if version else "first")
+        if version == 2:
+            assert "of rm v1 (snapshot 2)" in found["accuracy"].message
+            assert "of rm v0 (snapshot 1)" in found["accuracy"].message
+            level = 0.05 / 2
+            assert found["accuracy"].limit == pytest.approx(level)
+    # 2 / 2**6 = 0.031 is above 0.025, 2 / 2**9 is not above 0.025 / 2; a version with an alarm is no yardstick.
+    assert states == ["first", "ok", "ok", "alarm", "alarm", "alarm"]
 
 
 def test_miscalibration_alone_is_found_by_the_calibration_error(history):

@@ -31,11 +31,16 @@ def test_each_reason_counts() -> None:
         PromptGroup("trained", ("x", "y", "new")),
         PromptGroup("asked", ("x", "y")),
         PromptGroup("broken", ("x", "y")),
+        PromptGroup("canary", ("x", "y")),
+        PromptGroup("labelled", ("x", "y")),
     ]
     known = keys_of([PromptGroup("known", ("y", "x"), (Pair(0, 1),))])
     sketch = CompletionSketch.of([PromptGroup("trained", ("x", "y"))])
     asked = {unlabelled_key(pool[6], 1, 0)}
-    found, left_out = candidates_of(pool, known=known, asked=asked, sketches=[sketch], unreadable={7})
+    canary, labelled = ({unlabelled_key(pool[place], 1, 0)} for place in (8, 9))
+    found, left_out = candidates_of(
+        pool, known=known, canary=canary, labelled=labelled, asked=asked, sketches=[sketch], unreadable={7}
+    )
     assert left_out == dict.fromkeys(REASONS, 1)
     assert {(c.group, c.first, c.second) for c in found} == {
         (0, 0, 1),

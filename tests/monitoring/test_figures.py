@@ -14,7 +14,9 @@ from tests.monitoring.stand_in import StandIn, group
 
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.metrics.pairs import evaluate_scores
-from rewardlab.monitoring.figures import LEVELS, contract_sha256, settings_of, snapshot_of
+from rewardlab.modeling.contract import FILE_NAME
+from rewardlab.modeling.loading import fingerprint_of
+from rewardlab.monitoring.figures import LEVELS, contract_sha256, settings_of, snapshot_of, weights_of
 from rewardlab.monitoring.keys import pair_key
 from rewardlab.types import Pair, PromptGroup
 
@@ -163,3 +165,26 @@ def test_contract_and_settings(tmp_path):
     settings = settings_of(scorer)
     assert {"dtype", "layout", "threads", "machine", "torch", "transformers", "rewardlab"} <= settings.keys()
     json.dumps(settings)
+
+
+def test_a_model_calibrated_again_has_the_same_weights(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    contract = tmp_path / FILE_NAME
+    found = []
+    for text in ("{}", '{"temperature": 2}'):
+        contract.write_text(text)
+        loaded = SimpleNamespace(folder=tmp_path, fingerprint=fingerprint_of(tmp_path))
+        found.append(SimpleNamespace(loaded=loaded, fingerprint=loaded.fingerprint))
+    assert found[0].fingerprint != found[1].fingerprint
+    assert weights_of(found[0]) == weights_of(found[1])
+    before = weights_of(found[0])
+    (tmp_path / "model.safetensors").write_bytes(b"another")
+    assert weights_of(found[0]) != before
+    assert taken(groups_of(), scorer=StandIn()).metrics["weights"] == StandIn().fingerprint  # more than a checkpoint
+
+
+def test_each_comparison_keeps_its_gap():
+    """Twice the score on the same texts, both raw: the mean of a comparison's two completions is its gap."""
+    found = taken(groups_of(4), scorer=StandIn(factor=2.0), against=StandIn())
+    for pair in found.pairs:
+        assert pair.gap == pytest.approx((pair.chosen + pair.rejected) / 4)

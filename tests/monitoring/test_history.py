@@ -209,6 +209,58 @@ def test_a_history_to_read_is_not_written(tmp_path):
         history.record(snapshot(), quiet)
 
 
+def test_ten_processes_at_once_make_one_history(tmp_path):
+    """They meet at its making too: ten openings of a file that is not there yet."""
+    code = PREAMBLE + "with History(path) as history:\n    history.record(of(0, 300), lambda h, s: [])\n"
+    assert [one.wait(60) for one in in_processes(code, tmp_path / "h", 10)] == [0] * 10
+    with read_history(tmp_path / "h") as history:
+        assert sorted(one.model for one in history.snapshots(pairs=False)) == sorted(str(n) for n in range(10))
+        assert history._connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_history_in_a_folder_that_cannot_be_written_is_read(tmp_path, monkeypatch):
+    """Without laying anything beside it; root may write everywhere, so the folder only says that it cannot."""
+    with History(tmp_path / "h") as history:
+        history.record(snapshot(), quiet)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with read_history(tmp_path / "h") as history:
+        assert [one.number for one in history.snapshots()] == [1]
+        assert [path.name for path in tmp_path.iterdir()] == ["h"]
+    with History(tmp_path / "h") as writing:  # what is in the log counts too
+        writing.record(snapshot(), quiet)
+        with read_history(tmp_path / "h") as history:
+            assert [one.number for one in history.snapshots()] == [1, 2]
+
+
+def test_the_labels_that_it_holds_by_kind(tmp_path):
+    with History(tmp_path / "h") as history:
+        for kind, key in (("canary", "c<"), ("fresh", "f>"), ("fresh", "g<"), ("baseline", "b<")):
+            pairs = (PairScore(key, "p", 1.0, 0.0),)
+            history.record(dataclasses.replace(snapshot(kind), pairs=pairs, data_sha256=key), lambda *_: [])
+        assert history.labelled_keys("canary") == {"c"}
+        assert history.labelled_keys("fresh", "baseline") == {"f", "g", "b"}
+
+
+def test_a_file_that_may_not_grow_is_told_and_stores_nothing(tmp_path):
+    """As a full disk, from outside SQLite: the operating system refuses to write beyond some size."""
+    code = PREAMBLE + (
+        "import resource, signal, sys\n"
+        "from rewardlab.errors import DataError\n"
+        "with History(path) as history:\n"
+        "    history.record(of(1), lambda h, s: [])\n"
+        "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))\n"
+        "    try:\n"
+        "        history.record(of(2, 20_000), lambda h, s: [])\n"
+        "    except DataError as error:\n"
+        "        sys.exit(7 if 'cannot be used' in str(error) and len(history.snapshots()) == 1 else 8)\n"
+    )
+    assert [one.wait(60) for one in in_processes(code, tmp_path / "h", 1)] == [7]
+    with History(tmp_path / "h") as history:
+        assert [one.data_sha256 for one in history.snapshots()] == ["1"]
+        assert history.record(snapshot(), quiet).number == 2
+
+
 def test_a_full_disk_is_told_and_stores_nothing(tmp_path):
     with History(tmp_path / "h") as history:
         history.record(snapshot(), quiet)

@@ -65,7 +65,9 @@ def test_a_canary_is_stored_and_recognised(write, history, opened):
     assert first.data == ("canary.jsonl",)
     assert second.findings[0].message.endswith("bit for bit")
     assert opened.paths[0] == ("runs/rm", {"device": "cpu"})
-    assert [one.number for one in history.snapshots()] == [1, 2]
+    assert first.metrics["verified"] is True
+    assert run_canary("runs/rm", [path], history, options={"verify": False}).metrics["verified"] is False
+    assert [one.number for one in history.snapshots()] == [1, 2, 3]
 
 
 def test_a_changed_canary_is_refused_before_the_model_is_loaded(write, history, opened):
@@ -151,4 +153,5 @@ def test_a_real_model_scores_its_canary_bit_for_bit_alone_and_as_an_ensemble(rew
         assert 0 < second.findings[0].limit < 1e-2
     assert (first.model, first.metrics["disagreement"]["mean"]) == ("ensemble", 0.0)
     padded = run_canary(reward_model, [path], history, options={"engine": "padded"})
-    assert padded.findings[0].state == "ok", "another layout gives the same scores to within the tolerance"
+    assert padded.findings[0].state == "warning", "another layout: the same scores to within the tolerance, but told"
+    assert "other settings: layout: tree, then padded" in padded.findings[0].message

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -194,19 +193,6 @@ def test_the_entropy_keeps_its_order_where_probabilities_round_to_one() -> None:
     found = _entropy(np.array([0.0, 40.0, -41.0, 42.0, 2000.0]))
     assert found[0] == pytest.approx(np.log(2))
     assert (np.diff(found) < 0).all()
-
-
-def test_a_margin_is_divided_by_a_temperature_of_preferences_alone() -> None:
-    from rewardlab.calibration.scale import ScoreScale
-    from rewardlab.monitoring.selecting import _temperature
-
-    for scale, expected in (
-        (ScoreScale(None, 2.5), 2.5),
-        (ScoreScale(None, None), 1.0),
-        (ScoreScale(None, 2.5, "completion"), 1.0),
-    ):
-        stand_in: Any = SimpleNamespace(reference_scale=scale)
-        assert _temperature(stand_in) == expected
 
 
 def test_the_file_becomes_training_data(scorer: Scorer, tmp_path: Path) -> None:

@@ -30,6 +30,14 @@ def test_what_is_on_it():
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_calibration_error_at_the_edge_of_its_interval_is_explained():
+    found = snapshot_of("fresh", StandIn(), [group(i, float(i % 4), 1.0) for i in range(8)], data=["a"])
+    for value, explained in ((0.0526, True), (0.08, False)):
+        ece = {"value": value, "low": 0.0526, "high": 0.1287}
+        text = shown(replace(found, metrics={**found.metrics, "ece": ece}))
+        assert ("biased upward" in text) is explained
+
+
 def test_a_snapshot_of_distributions_shows_its_findings_alone():
     live = Snapshot("live", "2026-11-21T09:30:00Z", "rm", "f", None, ("url",), None, metrics={"scores": {"psi": 0.3}})
     text = shown(replace(live, findings=(Finding("scores", "learning", "few"),)))

@@ -44,6 +44,7 @@ def test_a_file_changes_what_it_names(tmp_path):
         ("psi_alarm: .nan", "at least 0"),
         ("psi_warning: 0.5", "is above psi_alarm"),
         ("accuracy_drops: []", "one or more numbers above 0"),
+        ("accuracy_drops: [0.05, 5]", "below 1 (0.05 is 5 points)"),
         ("gap_steps: [-1]", "one or more numbers above 0"),
         ("canary_tolerance: -1", "at least 0"),
         ("horizon: many", "must be an integer"),

@@ -6,9 +6,10 @@ This file knows options and where output goes; what is measured and tested is :m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -32,17 +33,56 @@ from rewardlab.cli.options import (
     TrustRemoteCode,
     scorer_options,
 )
-from rewardlab.errors import ConfigError, RewardLabError
+from rewardlab.errors import ConfigError, DataError, RewardLabError
 
 if TYPE_CHECKING:
     from rewardlab.monitoring.history import History
     from rewardlab.monitoring.snapshots import Snapshot
 
 _MODES = "What to look at (one of these)"
+_OUTPUT = "What is kept and told"
 _SELECTING = "With --select"
+_ROWS = "The rows"
+_SCORING = "How to score"
+
+
+def _placed(option: Any, panel: str | None) -> Any:
+    """A shared option in a panel of this command; without a panel it is taken and not shown."""
+    of, given = get_args(option)
+    placed = copy(given)
+    placed.rich_help_panel, placed.hidden = panel, panel is None
+    return Annotated[of, placed]
+
+
+if not TYPE_CHECKING:
+    JsonOutput = _placed(JsonOutput, _OUTPUT)
+    RowFormat, Split = (_placed(option, _ROWS) for option in (RowFormat, Split))
+    Device, Dtype, EngineName, Ensemble, EnsembleK, EnsembleWeights, EnsembleScale = (
+        _placed(option, _SCORING)
+        for option in (Device, Dtype, EngineName, Ensemble, EnsembleK, EnsembleWeights, EnsembleScale)
+    )
+    Aggregate, NeutralIsCorrect, Beta, LengthNormalised, TrustRemoteCode, NoVerify = (
+        _placed(option, None)
+        for option in (Aggregate, NeutralIsCorrect, Beta, LengthNormalised, TrustRemoteCode, NoVerify)
+    )
+
+_LABELLED, _SCORED = ("canary", "fresh", "baseline"), ("canary", "fresh", "baseline", "reference", "select")
+
+_GOES_WITH: Mapping[str, Sequence[str]] = {
+    "against": ("fresh", "baseline"),
+    "thresholds": ("canary", "fresh", "live"),
+    "prometheus": (*_LABELLED, "reference", "live"),
+    "api_key": ("live",),
+    **dict.fromkeys(("data", "output", "known", "seed", "overwrite"), ("select",)),
+    **dict.fromkeys(("format", "split", "device", "dtype", "engine", "trust_remote_code", "no_verify"), _SCORED),
+    **dict.fromkeys(("aggregation", "neutral_is_correct", "beta", "length_normalised"), _SCORED),
+    **dict.fromkeys(("ensemble", "ensemble_k", "ensemble_weights", "ensemble_scale"), _SCORED),
+}
+"""Which modes make something of an option; the others refuse it, for whoever gave it expects something of it."""
 
 
 def monitor(
+    context: typer.Context,
     model: Scored,
     canary: Annotated[
         list[str] | None,
@@ -69,21 +109,44 @@ def monitor(
         typer.Option(metavar="K", min=1, rich_help_panel=_MODES, help="Choose the K comparisons most worth a label."),
     ] = None,
     history: Annotated[
-        Path | None, typer.Option(metavar="DB", help="The monitor's memory, one SQLite file; made where there is none.")
+        Path | None,
+        typer.Option(
+            metavar="DB",
+            rich_help_panel=_OUTPUT,
+            help="The monitor's memory, one SQLite file; made where there is none.",
+        ),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="A,B,C", help="--fresh, --baseline: an ensemble; the model's gap to it is watched too."),
+        typer.Option(
+            metavar="A,B,C",
+            rich_help_panel=_OUTPUT,
+            help="--fresh, --baseline: an ensemble; the model's gap to it is watched too.",
+        ),
     ] = None,
     thresholds: Annotated[
-        Path | None, typer.Option(metavar="YAML", help="When an alarm is raised; see docs/monitoring.md")
+        Path | None,
+        typer.Option(
+            metavar="YAML",
+            rich_help_panel=_OUTPUT,
+            help="--canary, --fresh, --live: when an alarm is raised; see docs/monitoring.md",
+        ),
     ] = None,
     prometheus: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the figures for the node exporter, *.prom.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", rich_help_panel=_OUTPUT, help="Also write the figures for the node exporter, *.prom."
+        ),
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", envvar="REWARDLAB_API_KEY", show_envvar=True, help="--live: the server's key."),
+        typer.Option(
+            metavar="KEY",
+            rich_help_panel=_OUTPUT,
+            envvar="REWARDLAB_API_KEY",
+            show_envvar=True,
+            help="--live: the server's key.",
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -122,12 +185,12 @@ def monitor(
     """Learn when a reward model stops being what it was, and what to label next.
 
     [bold]--canary[/bold]: the same model must score a fixed set exactly as before; a new version is compared with the
-    one before. [bold]--fresh[/bold]: accuracy and calibration on what the policy writes now, by a test that may be
-    looked at every day. [bold]--live[/bold]: how a server's scores are distributed, without labels. Each run adds one
-    snapshot to the history; no text is kept.
+    last good one and the best. [bold]--fresh[/bold]: accuracy and calibration on what the policy writes now, by a test
+    that may be looked at every day. [bold]--live[/bold]: how a server's scores are distributed, without labels. Each
+    run adds one snapshot to the history; no text is kept.
 
-    Exit status: 0 no alarm, 1 an alarm, each with its reason on stderr (also: the run failed, with `error:` on stderr
-    and nothing on stdout), 2 used wrongly.
+    Exit status: 0 no alarm, 1 an alarm, with its reason and what to do next on stderr (also: the run failed, with
+    `error:` on stderr and nothing on stdout), 2 used wrongly. What else `rewardlab score` takes to score is taken too.
 
     [dim]Examples:[/dim]
 
@@ -156,7 +219,9 @@ def monitor(
         "select": select,
     }
     mode = _only_mode(modes)
-    _require_together(mode, {"against": against, "data": data, "output": output, "known": known}, history)
+    sources = {name: context.get_parameter_source(name) for name in _GOES_WITH}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    _require_together(mode, given, history)
     options = scorer_options(
         device=device,
         dtype=dtype,
@@ -173,6 +238,8 @@ def monitor(
         ensemble_scale=ensemble_scale,
     )
     rows = {"format": format, "split": split}
+    if mode != "live":
+        _require_there([*(modes[mode] if mode != "select" else data or ()), *(known or ())], model, against)
     if mode == "select":
         assert select is not None
         assert data is not None
@@ -181,6 +248,7 @@ def monitor(
         return
     assert history is not None
 
+    from rewardlab.monitoring.advice import next_steps
     from rewardlab.monitoring.history import History
     from rewardlab.monitoring.thresholds import load_thresholds
 
@@ -202,15 +270,17 @@ def monitor(
                 stored = run_baseline(model, modes[mode], opened, against=against, **common)
             else:
                 stored = run_fresh(model, modes[mode], opened, thresholds=limits, against=against, **common)
-        told = [(one.state, f"{one.watch}: {one.message}") for one in stored.findings]
-        for state, line in told:
-            if state in ("alarm", "warning"):
-                typer.echo(f"{state}: {line}", err=True)
-        if prometheus is not None:
-            _write_prometheus(prometheus, stored, opened)
+        last = _last_of(stored, opened) if prometheus is not None else []
+    place = f"{stored.model}, " + ("not stored" if stored.number is None else f"snapshot {stored.number} of {history}")
+    for finding in stored.findings:
+        if finding.state in ("alarm", "warning"):
+            typer.echo(f"{finding.state}: {place}: {finding.message}", err=True)
+    steps = next_steps(stored)
+    for step in steps:
+        typer.echo(f"next: {step}", err=True)
     if json_output:
-        warnings = [line for state, line in told if state == "warning"]
-        summary = {**stored.to_dict(), "history": str(history), "warnings": warnings}
+        warnings = [finding.message for finding in stored.findings if finding.state == "warning"]
+        summary = {**stored.to_dict(), "history": str(history), "warnings": warnings, "next": steps}
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
         from rich.console import Console
@@ -218,6 +288,8 @@ def monitor(
         from rewardlab.monitoring.table import render_snapshot
 
         Console().print(render_snapshot(stored))
+    if prometheus is not None:
+        _write_prometheus(prometheus, stored, last)
     if stored.alarms:
         raise typer.Exit(1)
 
@@ -236,25 +308,48 @@ def _only_mode(modes: Mapping[str, Any]) -> str:
     return given[0]
 
 
-def _require_together(mode: str, given: Mapping[str, Any], history: Path | None) -> None:
-    """Refuse options that another mode needs, and ask for those that this one does.
+def _require_together(mode: str, given: Sequence[str], history: Path | None) -> None:
+    """Refuse options that only other modes make something of, and ask for those that this one needs.
+
+    Args:
+        mode: What is looked at.
+        given: Names of the options of :data:`_GOES_WITH` that the command line has.
+        history: Its value.
 
     Raises:
         ConfigError: Naming the option.
     """
-    goes_with = {"against": ("fresh", "baseline"), "data": ("select",), "output": ("select",), "known": ("select",)}
-    for name, modes in goes_with.items():
-        if given[name] and mode not in modes:
-            allowed = " or ".join(f"--{one}" for one in modes)
-            raise ConfigError(f"--{name} means nothing to --{mode}: it goes with {allowed}", hint="leave it out")
+    for name in given:
+        if mode not in _GOES_WITH[name]:
+            allowed = " or ".join(f"--{one}" for one in _GOES_WITH[name])
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} means nothing to --{mode}: it goes with {allowed}", hint="leave it out")
     if mode == "select":
         for name in ("data", "output"):
-            if not given[name]:
+            if name not in given:
                 raise ConfigError(f"--select needs --{name}", hint="--select K --data POOL --output OUT")
     elif history is None:
         raise ConfigError(
             f"--{mode} needs --history", hint="name a file, such as rm.history; it is made the first time"
         )
+
+
+def _require_there(files: Sequence[str], model: str, against: str | None) -> None:
+    """Refuse files and models that are missing, before what takes seconds to load is loaded.
+
+    Raises:
+        DataError: A file is missing.
+        CheckpointError: A model is.
+    """
+    from rewardlab.data.reading import is_hub_id
+    from rewardlab.scoring.names import require_models
+
+    for file in files:
+        if not is_hub_id(file) and not Path(file).exists():
+            raise DataError(f"{file}: no such file or folder", hint="check the path")
+    for one in (model, against):
+        if one is not None:
+            require_models(one)
 
 
 def _run_reference(
@@ -272,14 +367,18 @@ def _run_reference(
     return run_reference(scorer, groups, history, data=names, model=short_name(model), progress=True)
 
 
-def _write_prometheus(path: Path, stored: Snapshot, history: History) -> None:
-    """The model's last snapshots of each kind; where it fails the error says that the snapshot itself is stored."""
+def _last_of(stored: Snapshot, history: History) -> list[Snapshot]:
+    """The model's snapshots, with one that is left to grow: it was a look too."""
+    unstored = [stored] if stored.number is None else []
+    return [one for one in (*history.snapshots(pairs=False), *unstored) if one.model == stored.model]
+
+
+def _write_prometheus(path: Path, stored: Snapshot, snapshots: Sequence[Snapshot]) -> None:
+    """The last snapshots of each kind; where it fails the error says that the snapshot itself is stored."""
     from rewardlab.monitoring.prometheus_file import write_textfile
 
     try:
-        earlier = history.snapshots(pairs=False)
-        unstored = [stored] if stored.number is None else []  # a live window that is left to grow was a look too
-        write_textfile(path, [one for one in (*earlier, *unstored) if one.model == stored.model])
+        write_textfile(path, snapshots)
     except RewardLabError as error:
         number = "" if stored.number is None else f" (the snapshot is stored, number {stored.number})"
         raise type(error)(f"{error.message}{number}", hint=error.hint) from error
@@ -302,6 +401,7 @@ def _select(
     from contextlib import nullcontext
 
     from rewardlab.data.loading import read_groups
+    from rewardlab.monitoring.candidates import REASONS
     from rewardlab.monitoring.history import History
     from rewardlab.monitoring.selecting import select_comparisons
     from rewardlab.scoring.opening import open_scorer
@@ -320,7 +420,7 @@ def _select(
             groups[0],
             wanted,
             known=groups[1],
-            asked=frozenset() if opened is None else opened.asked(),
+            **_seen(opened),
             seed=seed,
             progress=True,
         )
@@ -328,11 +428,25 @@ def _select(
         if opened is not None:
             opened.add_asked(selection.keys)
     found = selection.to_dict()
-    for measure, reason in found["missing"].items():
-        typer.echo(f"warning: without {measure}: {reason}", err=True)
     if json_output:
         told = {**found, "output": str(output), "history": None if history is None else str(history)}
         typer.echo(json.dumps(told, indent=2, allow_nan=False))
-    else:
-        few = "" if found["num_selected"] == wanted else f" (of the {wanted:,} wanted; there are no more)"
-        typer.echo(f"{found['num_selected']:,} comparisons to label{few}: {output}")
+        return
+    few = "" if found["num_selected"] == wanted else f" (of the {wanted:,} wanted; there are no more)"
+    typer.echo(f"{found['num_selected']:,} comparisons to label{few}: {output}")
+    for reason, number in found["left_out"].items():
+        if number:
+            typer.echo(f"  left out {number:,}: {REASONS[reason]}")
+    for measure, reason in found["missing"].items():
+        typer.echo(f"  without {measure}: {reason}")
+
+
+def _seen(history: History | None) -> dict[str, set[str]]:
+    """What a history says need not, or must not, be labelled."""
+    if history is None:
+        return {}
+    return {
+        "canary": history.labelled_keys("canary"),
+        "labelled": history.labelled_keys("fresh", "baseline"),
+        "asked": history.asked(),
+    }

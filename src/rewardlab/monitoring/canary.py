@@ -1,18 +1,20 @@
 """The canary: a fixed labelled set that the same model must always score alike, and new versions are compared on.
 
 Two questions. Of a model seen before: are these still its scores? If not, something below it has changed, for its
-checkpoint has not. Of a new version: is it worse than the one before? That is a paired test, for both have scored the
-same comparisons. This file knows snapshots; it scores nothing and stores nothing.
+checkpoint has not. Of a new version: is it worse than the last good one, and than the best one so far? These are paired
+tests, for all have scored the same comparisons. This file knows snapshots; it scores nothing and stores nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from rewardlab.errors import ContractError, DataError
 from rewardlab.metrics.comparison import MarginComparison, compare_margins
 from rewardlab.metrics.inputs import as_judged
 from rewardlab.modeling.contract import Contract
+from rewardlab.monitoring.figures import ENVIRONMENT
 from rewardlab.monitoring.history import History
 from rewardlab.monitoring.keys import pair_key
 from rewardlab.monitoring.snapshots import Finding, PairScore, Snapshot
@@ -29,15 +31,22 @@ _HINT = "put the file back as it was, or begin a new history with the new one"
 
 
 def require_same_rows(history: History, groups: Sequence[PromptGroup]) -> None:
-    """Refuse rows that are not those of the history's canary, before they are scored.
+    """Refuse ties, and rows that are not those of the history's canary, before they are scored.
 
     Args:
         history: Where the canary's first snapshot is, if any.
         groups: The rows as they are now.
 
     Raises:
-        DataError: Rows are missing, new, or labelled the other way; says how many of each and where the first is.
+        DataError: Rows prefer neither completion, or are missing, new, or labelled the other way; says how many and
+            where the first is.
     """
+    ties = [group.name for group in groups for pair in group.pairs if pair.tie]
+    if ties:
+        raise DataError(
+            f"{len(ties):,} canary rows prefer neither completion; the first: {ties[0]}",
+            hint="leave them out: a tie is neither right nor wrong, so a canary learns nothing from it",
+        )
     earlier = history.snapshots("canary", pairs=False)
     if not earlier:
         return
@@ -47,10 +56,9 @@ def require_same_rows(history: History, groups: Sequence[PromptGroup]) -> None:
     turned = []
     for group in groups:
         for pair in map(as_judged, group.pairs):
-            if not pair.tie:
-                places[pair_key(group, pair)] = group.name
-                if pair_key(group, Pair(pair.rejected, pair.chosen)) in known:
-                    turned.append(group.name)
+            places[pair_key(group, pair)] = group.name
+            if pair_key(group, Pair(pair.rejected, pair.chosen)) in known:
+                turned.append(group.name)
     if turned:
         raise DataError(
             f"{len(turned):,} canary rows now prefer the other completion; the first: {turned[0]}", hint=_HINT
@@ -107,20 +115,32 @@ def test_canary(history: History, snapshot: Snapshot, thresholds: Thresholds, to
         tolerance: Largest difference of the same model's scores that is rounding, as :func:`tolerance_of`.
 
     Returns:
-        One finding ``"canary"``; of a new version ``"accuracy"``, ``"ece"`` and ``"log_loss"`` (never an alarm) too.
+        One finding ``"canary"``; of a new version ``"accuracy"``, ``"ece"`` and ``"log_loss"`` (never an alarm) too;
+        ``"data"`` where subsets are named otherwise than in the first canary.
 
     Raises:
         DataError: The rows are not those of the history's first canary.
     """
     earlier = history.snapshots("canary", pairs=False)
     if not earlier:
-        told = f"the first canary of this history: {len(snapshot.pairs):,} comparisons, which must stay as they are"
-        return [Finding(WATCH, "learning", told)]
-    _require_same_keys(history.with_pairs(earlier[0]), {pair.key: "" for pair in snapshot.pairs})
+        told = f"stored: {len(snapshot.pairs):,} comparisons, which must stay as they are"
+        return [Finding(WATCH, "ok", told)]
+    first = history.with_pairs(earlier[0])
+    _require_same_keys(first, {pair.key: "" for pair in snapshot.pairs})
+    renamed = _renamed(first, snapshot)
     own = next((one for one in earlier if one.fingerprint == snapshot.fingerprint), None)
     if own is not None:
-        return [_same_model(history.with_pairs(own), snapshot, tolerance), *_still_worse(own)]
-    return _new_version(history.with_pairs(earlier[-1]), snapshot, thresholds)
+        return [_same_model(history.with_pairs(own), snapshot, tolerance), *_still_worse(own), *renamed]
+    return [*_new_version(history, earlier, snapshot, thresholds), *renamed]
+
+
+def _renamed(first: Snapshot, now: Snapshot) -> list[Finding]:
+    """That subsets have other names: what was learned by subset does not go on."""
+    before = {pair.key: pair.subset for pair in first.pairs}
+    changed = sum(before[pair.key] != pair.subset for pair in now.pairs)
+    if not changed:
+        return []
+    return [Finding("data", "warning", f"{changed:,} comparisons are of another subset than in {_place(first)}")]
 
 
 def _require_same_keys(first: Snapshot, places: Mapping[str, str]) -> None:
@@ -145,19 +165,22 @@ def _same_model(first: Snapshot, now: Snapshot, tolerance: float) -> Finding:
     differences = [_difference(before[pair.key], pair) for pair in now.pairs]
     largest = max(differences)
     since = _place(first)
-    if largest == 0:
-        return Finding(WATCH, "ok", f"every score equals {since}'s, bit for bit", 0.0, tolerance)
-    if largest <= tolerance:
-        told = f"every score is within {tolerance:.2g} of {since}; the largest difference is {largest:.2g}"
-        return Finding(WATCH, "ok", told, largest, tolerance)
-    beyond = sum(difference > tolerance for difference in differences)
     changed = changed_settings(first, now)
-    what = f"what differs since: {'; '.join(changed)}" if changed else "no setting that is recorded differs"
-    told = (
-        f"the stack changed: {beyond:,} of {len(differences):,} comparisons are scored otherwise than in {since} by "
-        f"the same model, by up to {largest:.3g} (allowed: {tolerance:.2g}); {what}"
-    )
-    return Finding(WATCH, "alarm", told, largest, tolerance, now.at)
+    if largest > tolerance:
+        beyond = sum(difference > tolerance for difference in differences)
+        what = f"what differs since: {'; '.join(changed)}" if changed else "no setting that is recorded differs"
+        told = (
+            f"the stack changed: {beyond:,} of {len(differences):,} comparisons are scored otherwise than in {since} "
+            f"by the same model, by up to {largest:.3g} (allowed: {tolerance:.2g}); {what}"
+        )
+        return Finding(WATCH, "alarm", told, largest, tolerance, now.at)
+    told = f"every score equals {since}'s, bit for bit"
+    if largest:
+        told = f"every score is within {tolerance:.2g} of {since}; the largest difference is {largest:.2g}"
+    otherwise = [one for one in changed if one.partition(":")[0] not in ENVIRONMENT]
+    if otherwise:  # what was asked for has changed, and what scores now may not be what serves
+        told = f"{told}; but it was scored with other settings: {'; '.join(otherwise)}"
+    return Finding(WATCH, "warning" if otherwise else "ok", told, largest, tolerance)
 
 
 def changed_settings(first: Snapshot, now: Snapshot) -> list[str]:
@@ -187,65 +210,124 @@ def _still_worse(first: Snapshot) -> list[Finding]:
     ]
 
 
-def _new_version(before: Snapshot, now: Snapshot, thresholds: Thresholds) -> list[Finding]:
-    """How a version that was not seen before compares with the last one that was."""
-    by_key = {pair.key: pair for pair in before.pairs}
-    told = f"{now.model} ({now.fingerprint[:8]}) against {before.model} ({before.fingerprint[:8]}, {_place(before)})"
+@dataclass(frozen=True, slots=True)
+class _Against:
+    """A new version's comparison with one before it."""
+
+    before: Snapshot
+    level: float
+    found: MarginComparison
+
+    @property
+    def name(self) -> str:
+        return f"{self.before.model} {self.before.fingerprint[:8]} (snapshot {self.before.number})"
+
+
+def _new_version(history: History, earlier: Sequence[Snapshot], now: Snapshot, thresholds: Thresholds) -> list[Finding]:
+    """How a version that was not seen before compares with the last good one, and with the best.
+
+    Against the last alone, ten versions could each lose a little and the tenth much. The best of several looks better
+    than it is, so its share of the level is divided by how many it is the best of.
+    """
+    firsts = list({one.fingerprint: one for one in reversed(earlier)}.values())[::-1]
+    good = [one for one in firsts if not one.alarms and one.metrics.get("verified", True)] or firsts[:1]
+    level = thresholds.new_version_p if len(good) == 1 else thresholds.new_version_p / 2
+    last = _against(history, good[-1], now, level)
+    told = (
+        f"{now.model} ({now.fingerprint[:8]}) against {last.before.model} ({last.before.fingerprint[:8]}, "
+        f"{_place(last.before)})"
+    )
+    by_key = {pair.key: pair for pair in last.before.pairs}
     if not any(_difference(by_key[pair.key], pair) for pair in now.pairs):
         new = Finding(WATCH, "ok", f"a new version, whose scores are the old one's, bit for bit: {told}", 0.0)
     elif now.metrics.get("has_lineage"):
         new = Finding(WATCH, "ok", f"a new version: {told}")
     else:
         new = Finding(WATCH, "warning", f"a new version, whose contract does not say what it was made from: {told}")
+
+    def with_best(best: Snapshot) -> list[_Against]:
+        if best.number == good[-1].number:
+            return [last]
+        return [last, _against(history, best, now, level / (len(good) - 1))]
+
+    accurate = max(good, key=lambda one: float(one.metrics["accuracy"]["value"]))
+    calibrated = min(good, key=lambda one: float(one.metrics["ece"]["value"]))
+    return [
+        new,
+        _worst([_accuracy(one, now) for one in with_best(accurate)]),
+        _worst([_calibration(one, now) for one in with_best(calibrated)]),
+        _log_loss(last),
+    ]
+
+
+def _against(history: History, before: Snapshot, now: Snapshot, level: float) -> _Against:
+    before = history.with_pairs(before)
+    by_key = {pair.key: pair for pair in before.pairs}
     found = compare_margins(
         [by_key[pair.key].chosen - by_key[pair.key].rejected for pair in now.pairs],
         [pair.chosen - pair.rejected for pair in now.pairs],
         [pair.prompt for pair in now.pairs],
         temperatures=(_temperature(before), _temperature(now)),
-        confidence=1 - thresholds.new_version_p,
+        resamples=max(2000, round(40 / level)),  # 20 beyond each end
+        confidence=1 - level,
     )
-    return [new, _accuracy(found, thresholds.new_version_p, now), _calibration(found, now), _log_loss(found)]
+    return _Against(before, level, found)
 
 
-def _accuracy(found: MarginComparison, limit: float, now: Snapshot) -> Finding:
+def _worst(findings: Sequence[Finding]) -> Finding:
+    """One finding of several: the first alarm's figures, and the words of all."""
+    decides = next((one for one in findings if one.state == "alarm"), findings[0])
+    return replace(decides, message="; ".join(one.message for one in findings))
+
+
+def _accuracy(against: _Against, now: Snapshot) -> Finding:
     """McNemar's test; where prompts have several pairs, which it takes for independent, the interval by prompt."""
+    found, limit = against.found, against.level
     difference = found.differences["accuracy"]
-    told = (
-        f"accuracy {100 * found.first['accuracy']:.1f} % before, {100 * found.second['accuracy']:.1f} % now; right on "
-        f"{found.only_first:,} comparisons only before, on {found.only_second:,} only now, McNemar's exact "
-        f"p = {found.mcnemar_p:.3g}"
-    )
     if found.num_prompts == found.num_pairs:
         worse = found.only_second < found.only_first and found.mcnemar_p < limit
         value, bound = found.mcnemar_p, limit
     else:
         worse = difference.high is not None and difference.high < 0
         value, bound = difference.value, 0.0
-        if difference.low is not None and difference.high is not None:
-            low, high = 100 * difference.low, 100 * difference.high
-            told += f"; by prompt the difference is {low:+.1f} to {high:+.1f} points, which decides"
+    told = (
+        f"accuracy {'fell to ' if worse else ''}{100 * found.second['accuracy']:.1f} % from "
+        f"{100 * found.first['accuracy']:.1f} % of {against.name}: right on {found.only_first:,} comparisons only "
+        f"before, on {found.only_second:,} only now, McNemar's exact p = {found.mcnemar_p:.3g} (alarm below "
+        f"{limit:.3g})"
+    )
+    if found.num_prompts < found.num_pairs and difference.low is not None and difference.high is not None:
+        low, high = 100 * difference.low, 100 * difference.high
+        told += f"; by prompt the difference is {low:+.1f} to {high:+.1f} points, which decides"
     return Finding("accuracy", "alarm" if worse else "ok", told, value, bound, now.at if worse else None)
 
 
-def _calibration(found: MarginComparison, now: Snapshot) -> Finding:
+def _calibration(against: _Against, now: Snapshot) -> Finding:
     """The paired bootstrap of the calibration error."""
-    difference = found.differences["ece"]
-    told = f"calibration error {found.first['ece']:.4f} before, {found.second['ece']:.4f} now"
-    if difference.low is None or difference.high is None:
-        return Finding("ece", "ok", f"{told}; all comparisons are of one prompt, so there is no interval")
-    told += f"; the difference is {difference.low:+.4f} to {difference.high:+.4f}"
-    worse = difference.low > 0
-    return Finding("ece", "alarm" if worse else "ok", told, difference.low, 0.0, now.at if worse else None)
+    told, low = _difference_words("calibration error", "ece", against)
+    if low is None:
+        return Finding("ece", "ok", told)
+    return Finding("ece", "alarm" if low > 0 else "ok", told, low, 0.0, now.at if low > 0 else None)
 
 
-def _log_loss(found: MarginComparison) -> Finding:
+def _log_loss(against: _Against) -> Finding:
     """The paired bootstrap of the log loss: it sees both, and small miscalibration sooner than the bins do."""
-    difference = found.differences["log_loss"]
-    told = f"log loss {found.first['log_loss']:.4f} before, {found.second['log_loss']:.4f} now"
+    told, low = _difference_words("log loss", "log_loss", against)
+    if low is None:
+        return Finding("log_loss", "ok", told)
+    return Finding("log_loss", "warning" if low > 0 else "ok", told, low, 0.0)
+
+
+def _difference_words(words: str, name: str, against: _Against) -> tuple[str, float | None]:
+    """How a figure compares, and the lower end of its difference's interval."""
+    found = against.found
+    difference = found.differences[name]
+    rose = "rose to " if difference.low is not None and difference.low > 0 else ""
+    told = f"{words} {rose}{found.second[name]:.4f} from {found.first[name]:.4f} of {against.name}"
     if difference.low is None or difference.high is None:
-        return Finding("log_loss", "ok", f"{told}; all comparisons are of one prompt, so there is no interval")
-    told += f"; the difference is {difference.low:+.4f} to {difference.high:+.4f}"
-    return Finding("log_loss", "warning" if difference.low > 0 else "ok", told, difference.low, 0.0)
+        return f"{told}; all comparisons are of one prompt, so there is no interval", None
+    interval = f"{difference.low:+.4f} to {difference.high:+.4f} ({100 * (1 - against.level):.4g} % interval)"
+    return f"{told}; the difference is {interval}", difference.low
 
 
 def _difference(before: PairScore, now: PairScore) -> float:

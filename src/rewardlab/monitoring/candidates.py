@@ -18,6 +18,8 @@ REASONS = {
     "repeated": "the pool holds it more than once",
     "known": "it is among the rows that are labelled already",
     "trained_on": "the model was trained on both completions, as its contract's sketch tells",
+    "canary": "it is in the canary, which nothing may be trained on",
+    "labelled": "the history has a label of it: a fresh window's, or a baseline's",
     "asked": "a label was asked for before",
     "unreadable": "the model cannot read the row",
 }
@@ -60,6 +62,8 @@ def candidates_of(
     groups: Sequence[PromptGroup],
     *,
     known: Set[str] = frozenset(),
+    canary: Set[str] = frozenset(),
+    labelled: Set[str] = frozenset(),
     asked: Set[str] = frozenset(),
     sketches: Sequence[CompletionSketch] = (),
     unreadable: Set[int] = frozenset(),
@@ -69,6 +73,8 @@ def candidates_of(
     Args:
         groups: The pool.
         known: Keys of comparisons that are labelled already.
+        canary: Keys of comparisons that are in a canary.
+        labelled: Keys of comparisons that a history has labels of.
         asked: Keys of comparisons for which a label was asked before.
         sketches: Of what the models were trained on; large training sets are recognised in part.
         unreadable: Numbers of the groups that the model cannot read.
@@ -88,6 +94,8 @@ def candidates_of(
                 "repeated": key in found,
                 "known": key in known,
                 "trained_on": first in seen and second in seen,
+                "canary": key in canary,
+                "labelled": key in labelled,
                 "asked": key in asked,
                 "unreadable": number in unreadable,
             }

@@ -20,12 +20,13 @@ import numpy as np
 from rewardlab.data.fingerprints import groups_fingerprint
 from rewardlab.errors import DataError
 from rewardlab.evaluation.readable import readable
-from rewardlab.evaluation.scorers import is_ensemble, require_raw
+from rewardlab.evaluation.scorers import is_ensemble, pair_temperature, require_raw
 from rewardlab.metrics.inputs import as_judged
 from rewardlab.metrics.pairs import EvaluationResult, evaluate_scores, require_pairs, subsets_of
 from rewardlab.metrics.probability import expected_calibration_error, log_loss
 from rewardlab.metrics.probability_columns import WORDS
 from rewardlab.modeling.contract import FILE_NAME
+from rewardlab.modeling.loading import fingerprint_of
 from rewardlab.monitoring.gap import gap_figures
 from rewardlab.monitoring.keys import pair_key, prompt_digest, unlabelled_key
 from rewardlab.monitoring.snapshots import PairScore, Snapshot
@@ -37,6 +38,9 @@ LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 """Levels of the quantiles in a snapshot."""
 
 _LIBRARIES = ("rewardlab", "torch", "transformers", "tokenizers")
+
+ENVIRONMENT = frozenset({"machine", "cpu_capability", "threads", "cuda", "python", *_LIBRARIES})
+"""The settings that a run finds; the others it was asked for."""
 
 Labelled: TypeAlias = Literal["baseline", "canary", "fresh"]
 """The kinds of snapshot that are of labelled comparisons."""
@@ -91,9 +95,7 @@ def snapshot_of(
         )
     groups = found.groups
     scores, disagreements, scaled = _scored(scorer, groups, progress)
-    scale = scorer.reference_scale
-    temperature = scale.temperature if scale.unit == "pair" else None
-    result = evaluate_scores(groups, scores, temperature=temperature)
+    result = evaluate_scores(groups, scores, temperature=pair_temperature(scorer))
     metrics = {
         **_headline(result),
         "tied_labels": result.tied_labels,
@@ -103,17 +105,24 @@ def snapshot_of(
         "disagreement": None,
         "gap": None,
         "subsets": _subsets(result, groups, scores),
+        "weights": weights_of(scorer),
         "has_lineage": bool(getattr(scorer.contract, "lineage", None)),
     }
     if disagreements is not None:
         metrics["disagreement"] = _distribution([value for of_group in disagreements for value in of_group])
+    gaps = None
     if against is not None:
-        gap = _gap(groups, scaled, _scored(against, groups, progress)[2])
-        metrics["gap"] = {**gap, "against": against.fingerprint}
-    moment = (datetime.now(UTC) if now is None else now.astimezone(UTC)).replace(microsecond=0, tzinfo=None)
+        theirs, reference = _scored(against, groups, progress)[2], scorer.reference_scale.reference
+        gaps = [(np.asarray(a) - np.asarray(b)).tolist() for a, b in zip(scaled[0], theirs[0], strict=True)]
+        metrics["gap"] = {
+            **gap_figures(gaps, [_cluster(group) for group in groups]),
+            "scales": [scaled[1], theirs[1]],
+            "reference": None if reference is None else [reference.mean, reference.std],
+            "against": against.fingerprint,
+        }
     return Snapshot(
         kind=kind,
-        at=f"{moment.isoformat()}Z",
+        at=utc_time(now),
         model=model or Path(scorer.loaded.folder).name,
         fingerprint=scorer.fingerprint,
         contract_sha256=contract_sha256(scorer),
@@ -121,8 +130,21 @@ def snapshot_of(
         data_sha256=groups_fingerprint(groups),
         settings=settings_of(scorer),
         metrics=metrics,
-        pairs=_pair_scores(groups, result),
+        pairs=_pair_scores(groups, result, gaps),
     )
+
+
+def utc_time(now: datetime | None = None) -> str:
+    """A moment, by default the present, as snapshots state it: ``"2026-11-21T09:30:00Z"``."""
+    moment = (datetime.now(UTC) if now is None else now.astimezone(UTC)).replace(microsecond=0, tzinfo=None)
+    return f"{moment.isoformat()}Z"
+
+
+def weights_of(scorer: Scorer) -> str:
+    """Equal for a model and the same one calibrated again, whose scores are the same; else as the fingerprint."""
+    if getattr(scorer.loaded, "fingerprint", None) != scorer.fingerprint:  # an ensemble, a policy and its reference
+        return scorer.fingerprint
+    return fingerprint_of(Path(scorer.loaded.folder), contract=False)
 
 
 def contract_sha256(scorer: Scorer) -> str | None:
@@ -188,13 +210,6 @@ def _scored(
     return single, None, ([scorer.reference_scale.transform(of_group, "z") for of_group in single], "z")
 
 
-def _gap(groups: Sequence[PromptGroup], proxy: _Scaled, against: _Scaled) -> dict[str, Any]:
-    """The gap's figures, and the scales that the two stood on."""
-    prompts = [_cluster(group) for group in groups for _ in group.completions]
-    ours, theirs = ([value for of_group in scaled for value in of_group] for scaled, _ in (proxy, against))
-    return {**gap_figures(ours, theirs, prompts), "scales": [proxy[1], against[1]]}
-
-
 def _headline(result: EvaluationResult) -> dict[str, Any]:
     """The figures with intervals, at the contract's temperature where it has one for preferences."""
     at = result.calibrated or {name: getattr(result, name) for name in WORDS}
@@ -234,7 +249,9 @@ def _subsets(
     return found
 
 
-def _pair_scores(groups: Sequence[PromptGroup], result: EvaluationResult) -> tuple[PairScore, ...]:
+def _pair_scores(
+    groups: Sequence[PromptGroup], result: EvaluationResult, gaps: Sequence[Sequence[float]] | None
+) -> tuple[PairScore, ...]:
     return tuple(
         PairScore(
             pair_key(groups[pair.group], pair.pair),
@@ -242,6 +259,7 @@ def _pair_scores(groups: Sequence[PromptGroup], result: EvaluationResult) -> tup
             pair.chosen_score,
             pair.rejected_score,
             pair.subset,
+            None if gaps is None else (gaps[pair.group][pair.pair.chosen] + gaps[pair.group][pair.pair.rejected]) / 2,
         )
         for pair in result.pairs
     )
@@ -249,4 +267,7 @@ def _pair_scores(groups: Sequence[PromptGroup], result: EvaluationResult) -> tup
 
 def _cluster(group: PromptGroup) -> str:
     """Which groups are resampled together: those of one prompt; one without a prompt is alone."""
-    return prompt_digest(group) if group.prompt else pair_key(group, group.pairs[0])
+    if group.prompt:
+        return prompt_digest(group)
+    first = group.pairs[0]
+    return unlabelled_key(group, first.chosen, first.rejected)

@@ -2,120 +2,150 @@
 
 A policy that is optimised against one reward model finds completions that this one overrates. Other models, of an
 ensemble, overrate others; so as it happens the optimised model's scores (the proxy's) go on rising and the ensemble's
-do not (Gao et al. 2023, arXiv:2210.10760; Coste et al. 2024, arXiv:2310.02743). The mean difference of the two over a
-window's completions is the *gap*, tested upwards. It needs no labels to be computed, only both scores on one scale.
+do not (Gao et al. 2023, arXiv:2210.10760; Coste et al. 2024, arXiv:2310.02743). The mean difference of the two is the
+*gap*. It is tested upwards, on the comparisons that the other watches are tested on: each counts once, with the mean
+gap of its two completions, and comparisons of one prompt are not taken for independent.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from rewardlab.errors import DataError
 from rewardlab.metrics.change_detection import Bets, detect
-from rewardlab.metrics.recursive_residuals import Residuals, residuals_of_estimates
-from rewardlab.monitoring.snapshots import Finding
+from rewardlab.metrics.recursive_residuals import moments_of_windows, recursive_residuals
+from rewardlab.monitoring.snapshots import Finding, PairScore, Snapshot
 from rewardlab.monitoring.thresholds import Thresholds
-from rewardlab.monitoring.windows import Window, Windows, finding_of, span_words
+from rewardlab.monitoring.watch_words import finding_of, untested_words
+from rewardlab.monitoring.windows import Window, Windows
 
 WATCH = "gap"
 
-_SMALLEST_ERROR = 1e-6  # in standard deviations of scores: equal models differ by rounding, which is no evidence
+FloatArray = NDArray[np.float64]
+
+_SMALLEST_UNIT = 1e-6  # in standard deviations of scores: equal models differ by rounding, which is no rise
 
 
-def gap_figures(proxy_z: ArrayLike, against_z: ArrayLike, prompts: Sequence[str]) -> dict[str, Any]:
+def gap_figures(gaps: Sequence[Sequence[float]], prompts: Sequence[str]) -> dict[str, Any]:
     """How much higher a model scores than what it is held against.
 
     Args:
-        proxy_z: The model's scores on its reference scale, shape (completions,).
-        against_z: The other's of the same completions, likewise.
-        prompts: Which prompt each is of.
+        gaps: Difference of the two scores of each completion, of one group after the other.
+        prompts: Which prompt each group is of.
 
     Returns:
         ``{"num", "mean", "se", "std"}`` of the differences; ``se`` is by prompt and not below ``std / sqrt(num)``, and
         None with one prompt, which says nothing of others.
 
     Raises:
-        DataError: No completions, lengths that differ, or a score that is not finite.
+        DataError: No completions, or a score that is not finite.
     """
-    proxy, against = np.asarray(proxy_z, dtype=np.float64), np.asarray(against_z, dtype=np.float64)
-    if proxy.ndim != 1 or proxy.shape != against.shape or not len(proxy) or len(prompts) != len(proxy):
-        raise DataError(
-            f"a gap needs two scores and a prompt for each completion, got {proxy.shape}, {against.shape} and "
-            f"{len(prompts)}"
-        )
-    gaps = proxy - against
-    if not np.isfinite(gaps).all():
-        raise DataError(f"the gap of completion {int(np.argmin(np.isfinite(gaps)))} is not finite")
-    mean, std = float(gaps.mean()), float(gaps.std())
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(prompts))}
-    totals = np.bincount([numbers[label] for label in prompts], gaps - mean)
+    every = np.array([value for of_group in gaps for value in of_group], dtype=np.float64)
+    if not len(every):
+        raise DataError("there are no completions to measure a gap of")
+    if not np.isfinite(every).all():
+        raise DataError(f"the gap of completion {int(np.argmin(np.isfinite(every)))} is not finite")
+    mean, std = float(every.mean()), float(every.std())
+    totals: dict[str, float] = {}
+    for prompt, of_group in zip(prompts, gaps, strict=True):
+        totals[prompt] = totals.get(prompt, 0.0) + sum(of_group) - mean * len(of_group)
     error = None
     if len(totals) > 1:
-        by_prompt = math.sqrt(float((totals**2).sum()) * len(totals) / (len(totals) - 1)) / len(gaps)
-        error = max(by_prompt, std / math.sqrt(len(gaps)))
-    return {"num": len(gaps), "mean": mean, "se": error, "std": std}
+        squares = sum(total**2 for total in totals.values())
+        by_prompt = math.sqrt(squares * len(totals) / (len(totals) - 1)) / len(every)
+        error = max(by_prompt, std / math.sqrt(len(every)))
+    return {"num": len(every), "mean": mean, "se": error, "std": std}
 
 
-def gap_runs(windows: Windows) -> bool:
-    """Whether the newest window, or an earlier one that is tested, has a gap to test."""
-    return any(_gap(window) is not None for window in (*windows.tested, windows.newest))
+def gap_finding(windows: Windows, thresholds: Thresholds, log_limit: float) -> Finding | None:
+    """Whether the gap has risen; None where no tested window has one, and neither has the snapshot.
 
-
-def gap_finding(windows: Windows, thresholds: Thresholds, log_limit: float) -> Finding:
-    """Whether the gap has risen.
-
-    Only windows whose gap is against the same ensemble on the same scales as the newest one's are tested.
+    Gaps against another ensemble, or on other scales, are another sequence. An alarm of an earlier one stays too.
 
     Args:
         windows: What is tested.
-        thresholds: ``gap_steps`` are the rises that are bet on, in standard deviations of the first gap.
+        thresholds: ``gap_steps`` are the rises that are bet on, in standard deviations of the first window's gaps.
         log_limit: What log evidence is an alarm.
     """
-    known = [(window, gap) for window in windows.tested if (gap := _gap(window)) is not None]
-    terms = _terms(known[-1][1]) if known else None
-    known = [(window, gap) for window, gap in known if _terms(gap) == terms]
-    first = None if windows.baseline is None else _gap(windows.baseline)
-    before = [first] if first is not None and _terms(first) == terms else []
-    gaps = [*before, *(gap for _, gap in known)]
-    if len(gaps) < 2:
-        mean = f": {gaps[0]['mean']:+.2f}" if gaps else ""
-        return Finding(WATCH, "learning", f"there is no earlier gap to hold the gap to the ensemble against{mean}")
-    residuals = residuals_of_estimates([gap["mean"] for gap in gaps], [max(gap["se"], _SMALLEST_ERROR) for gap in gaps])
-    start = len(before)
-    of_windows = Residuals(residuals.values[start:], residuals.levels[start:], residuals.rates[start:])
-    unit = max(float(gaps[0]["std"]), _SMALLEST_ERROR)
-    detection = detect([Bets(of_windows, tuple(step * unit for step in thresholds.gap_steps))], log_limit)
-    tested = [window for window, _ in known]
-    if detection.alarm is None or detection.onset is None:
-        message = (
-            f"the scores are {gaps[-1]['mean']:+.2f} standard deviations above the ensemble's, {_mean(gaps[:-1]):+.2f} "
-            "before"
-        )
-        return finding_of(WATCH, detection, tested, message, "ok")
-    place = start + detection.onset
-    message = (
-        f"over-optimisation: the scores rose over the ensemble's, from {_mean(gaps[:place]):+.2f} standard deviations "
-        f"to {_mean(gaps[place:]):+.2f} ({span_words(tested, detection.onset)}); the policy finds completions that "
-        "this model alone overrates"
+    parts = [part for window in windows.tested for part in window.parts]
+    now = _terms(windows.snapshot)
+    every = dict.fromkeys(
+        terms
+        for part in parts
+        if (terms := _terms(part.snapshot)) is not None and any(pair.gap is not None for pair in part.pairs)
     )
-    return finding_of(WATCH, detection, tested, message, "alarm")
+    if not every:
+        if now is None:
+            return None
+        return Finding(WATCH, "learning", f"{untested_words(windows)}no window has been tested yet")
+    current = now if now in every else list(every)[-1]
+    ordered = [current, *(terms for terms in reversed(every) if terms != current)]
+    found = [_of_terms(windows, terms, thresholds, log_limit) for terms in ordered]
+    first = next((place for place, one in enumerate(found) if one.state == "alarm"), 0)
+    finding = found[first]
+    prefix = untested_words(windows)
+    if now is None:
+        prefix += "not looked at in this window (no --against), as it was last: "
+    elif ordered[first] != now:
+        prefix += "as it was against another ensemble, or on other scales: "
+    return Finding(finding.watch, finding.state, prefix + finding.message, finding.value, finding.limit, finding.since)
 
 
-def _gap(window: Window) -> Mapping[str, Any] | None:
-    """A gap that can be tested: one with a standard error."""
-    gap: Mapping[str, Any] | None = window.snapshot.metrics.get("gap")
-    return gap if gap is not None and gap["se"] is not None else None
+def _of_terms(windows: Windows, terms: str, thresholds: Thresholds, log_limit: float) -> Finding:
+    """The sequence of gaps of which all are against the same, on the same scales."""
+    of_windows = [_pairs(window, terms) for window in windows.tested]
+    places = [place for place, pairs in enumerate(of_windows) if pairs]
+    moments = _moments([of_windows[place] for place in places])
+    first = [] if windows.baseline is None else _pairs(windows.baseline, terms)
+    baseline = _moments([first])[0] if first else None
+    until = np.cumsum(moments, axis=0) + (0 if baseline is None else baseline)
+    last = windows.tested[places[-1]].day
+    message = (
+        f"the scores are {_mean(moments[-1]):+.2f} standard deviations above the ensemble's in the window of {last}"
+    )
+    if baseline is None and len(places) == 1:
+        return Finding(WATCH, "learning", f"{message}, with nothing before it to be held against")
+    start = moments[0] if baseline is None else baseline
+    unit = max(math.sqrt(max(start[2] / start[0] - _mean(start) ** 2, 0.0)), _SMALLEST_UNIT)
+    sizes = tuple(step * unit for step in thresholds.gap_steps)
+    detection = detect([Bets(recursive_residuals(moments, baseline), sizes)], log_limit)
+    known = [windows.tested[place] for place in places]
+    if detection.alarm is None or detection.onset is None:
+        before = until[-1] - moments[-1]
+        message += f", {_mean(before):+.2f} before ({before[0]:,.0f} comparisons)"
+        return finding_of(WATCH, detection, known, message, "ok")
+    before = until[detection.onset] - moments[detection.onset]
+    since = moments[detection.onset :].sum(axis=0)
+    message = (
+        f"over-optimisation: the scores rose over the ensemble's, from {_mean(before):+.2f} standard deviations "
+        f"({before[0]:,.0f} comparisons) to {_mean(since):+.2f} ({since[0]:,.0f} since "
+        f"{known[detection.onset].day}); the policy finds completions that this model alone overrates"
+    )
+    return finding_of(WATCH, detection, known, message, "ok")
 
 
-def _terms(gap: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Against what, and on which scales."""
-    return gap.get("against"), gap.get("scales")
+def _terms(snapshot: Snapshot) -> str | None:
+    """Against what, and on which scales; None where a snapshot has no gap."""
+    gap = snapshot.metrics.get("gap")
+    return None if gap is None else json.dumps([gap.get(name) for name in ("against", "scales", "reference")])
 
 
-def _mean(gaps: Sequence[Mapping[str, Any]]) -> float:
-    return float(np.average([gap["mean"] for gap in gaps], weights=[gap["num"] for gap in gaps])) if gaps else 0.0
+def _pairs(window: Window, terms: str) -> list[PairScore]:
+    parts = [part for part in window.parts if _terms(part.snapshot) == terms]
+    return [pair for part in parts for pair in part.pairs if pair.gap is not None]
+
+
+def _moments(windows: Sequence[Sequence[PairScore]]) -> FloatArray:
+    pairs = [pair for of_window in windows for pair in of_window]
+    gaps = [0.0 if pair.gap is None else pair.gap for pair in pairs]  # none of them is, see _pairs
+    return moments_of_windows(gaps, [pair.prompt for pair in pairs], [*map(len, windows)])
+
+
+def _mean(moments: FloatArray) -> float:
+    return float(moments[1] / moments[0])

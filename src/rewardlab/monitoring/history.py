@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sqlite3
 import time
 import zlib
@@ -28,7 +29,7 @@ from rewardlab.monitoring.snapshots import Finding, Kind, PairScore, Snapshot
 APPLICATION_ID = 0x524C4D48  # "RLMH": written into the file's header, so that no other database is taken for a history
 SCHEMA_VERSION = 1
 
-_BUSY_S = 30.0  # a run holds the lock for milliseconds; one that waits longer waits for something broken
+_BUSY_S = 30.0  # a run holds the lock while it tests, a second or two with a thousand windows: enough for ten at once
 _MAGIC = b"SQLite format 3\0"
 
 _TABLES = (
@@ -161,6 +162,19 @@ class History:
         with _told(self.path):
             return {key for (key,) in self._connection.execute("SELECT key FROM asked")}
 
+    def labelled_keys(self, *kinds: Kind) -> set[str]:
+        """Which comparisons snapshots of these kinds hold labels of, by the keys that :meth:`asked` has.
+
+        Args:
+            kinds: Such as ``"fresh", "baseline"``.
+
+        Raises:
+            DataError: As :meth:`snapshots`.
+        """
+        lightly = [one for kind in kinds for one in self.snapshots(kind, pairs=False)]
+        each = {(one.kind, one.data_sha256): one for one in lightly}  # a canary holds the same ones every night
+        return {pair.comparison for one in each.values() for pair in self.with_pairs(one).pairs}
+
     def add_asked(self, keys: Iterable[str]) -> None:
         """Remember comparisons as given out; those that were already stay.
 
@@ -222,8 +236,11 @@ def read_history(path: str | Path) -> History:
     if not history.path.exists():
         raise DataError(f"no such file: {path}", hint="`rewardlab monitor DIR --history FILE` makes one")
     _require_ours(history.path)
+    # In a folder that cannot be written to SQLite cannot lay the index of the log beside the file, which it needs even
+    # to read; where there is no log nobody is writing, and the file can be read as it lies.
+    still = not os.access(history.path.resolve().parent, os.W_OK) and not Path(f"{history.path.resolve()}-wal").exists()
     with _told(history.path):
-        history._connection = _connect(f"{history.path.resolve().as_uri()}?mode=ro")
+        history._connection = _connect(f"{history.path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}")
         try:
             _require_marks(history.path, *history._marks())
         except BaseException:

@@ -10,9 +10,12 @@ _HEX = 32  # 128 bits: no two of any number of rows that anyone has will share o
 
 
 def pair_key(group: PromptGroup, pair: Pair) -> str:
-    """Equal for two labelled comparisons if and only if prompt, chosen and rejected completion render alike."""
-    sides = (group.completions[pair.chosen], group.completions[pair.rejected])
-    return _digest(group.prompt_key, *(text_key(side, role="assistant") for side in sides))
+    """Equal for two labelled comparisons if and only if prompt, chosen and rejected completion render alike.
+
+    It is :func:`unlabelled_key` and a mark, ``"<"`` or ``">"``, of which side is preferred.
+    """
+    chosen, rejected = (text_key(group.completions[side], role="assistant") for side in (pair.chosen, pair.rejected))
+    return unlabelled_key(group, pair.chosen, pair.rejected) + (">" if chosen > rejected else "<")
 
 
 def unlabelled_key(group: PromptGroup, first: int, second: int) -> str:

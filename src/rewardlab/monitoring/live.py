@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from rewardlab.metrics.divergence import Divergence, diverge
 from rewardlab.metrics.histograms import DISAGREEMENT_GRID, TOKEN_GRID, Histogram, expected_shares, score_grid
 from rewardlab.modeling.contract import load_contract
 from rewardlab.modeling.loading import fingerprint_of
-from rewardlab.monitoring.figures import contract_sha256, settings_of
+from rewardlab.monitoring.figures import contract_sha256, settings_of, utc_time
 from rewardlab.monitoring.history import History
 from rewardlab.monitoring.snapshots import Finding, Snapshot
 from rewardlab.monitoring.thresholds import Thresholds
@@ -97,7 +97,7 @@ def run_reference(
     }
     snapshot = Snapshot(
         kind="reference",
-        at=_told(now),
+        at=utc_time(now),
         model=model,
         fingerprint=scorer.fingerprint,
         contract_sha256=contract_sha256(scorer),
@@ -113,9 +113,7 @@ def run_reference(
 
 
 def _stored(scores: Histogram) -> Finding:
-    return Finding(
-        "scores", "learning", f"{scores.num:,} reference scores are stored; live windows are held against them"
-    )
+    return Finding("scores", "ok", f"stored: {scores.num:,} reference scores, which live windows are held against")
 
 
 def run_live(
@@ -154,7 +152,7 @@ def run_live(
     reading = _histograms(record, url)
     snapshot = Snapshot(
         kind="live",
-        at=_told(now),
+        at=utc_time(now),
         model=short_name(model),
         fingerprint=str(record["fingerprint"]),
         contract_sha256=None,
@@ -353,7 +351,3 @@ def _histograms(record: Mapping[str, Any], url: str) -> dict[str, Histogram]:
         except DataError as error:
             raise DataError(f"{url}{ROUTE}, {name}: {error.message}", hint="is it `rewardlab serve`?") from error
     return found
-
-
-def _told(now: datetime | None) -> str:
-    return (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -11,6 +11,7 @@ file joins reading, scoring, testing and storing; it knows no command line and p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def run_canary(
     snapshot = snapshot_of(
         "canary", scorer, reading.groups, data=_names(files), model=short_name(model), progress=progress, now=now
     )
+    # A version that nobody verified is no yardstick for those after it.
+    snapshot = replace(snapshot, metrics={**snapshot.metrics, "verified": bool((options or {}).get("verify", True))})
     tolerance, seen = tolerance_of(scorer, snapshot, thresholds), _seen(scorer, reading.groups)
     return history.record(snapshot, lambda before, one: [*test_canary(before, one, thresholds, tolerance), *seen])
 
@@ -220,5 +223,5 @@ def _on_raw_scores(snapshot: Snapshot) -> list[Finding]:
 
 
 def _as_baseline(snapshot: Snapshot) -> Finding:
-    told = f"fresh windows of this model are held against these {len(snapshot.pairs):,} comparisons from now on"
+    told = f"stored: fresh windows of this model are held against these {len(snapshot.pairs):,} comparisons from now on"
     return Finding("baseline", "ok", told)

@@ -26,6 +26,7 @@ from scipy.stats import rankdata
 
 from rewardlab.data.fingerprints import CompletionSketch
 from rewardlab.errors import CheckpointError, ConfigError, DataError
+from rewardlab.evaluation.scorers import pair_temperature
 from rewardlab.monitoring.candidates import REASONS, Candidate, candidates_of, keys_of
 from rewardlab.monitoring.diversity import by_turns, farthest_first
 from rewardlab.monitoring.novelty import KnownTexts
@@ -33,11 +34,11 @@ from rewardlab.scoring.ensemble import EnsembleScorer
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.types import PromptGroup, Text
 
-WEIGHTS: Mapping[str, float] = {"disagreement": 1.0, "uncertainty": 1.0, "novelty": 0.5}
+WEIGHTS: Mapping[str, float] = {"disagreement": 1.0, "uncertainty": 0.5, "novelty": 0.5}
 """What each measure counts in the value of a comparison: ranks of 0 to 1, weighted.
 
-What a label tells of the head is the product of what the members disagree on and how open the answer is, p (1 - p), so
-these two count alike. Novelty counts less: it knows new kinds of texts from old ones, and odd ones from neither.
+Disagreement counts most: it is what the members do not know yet. A margin near zero is that, or what no rater knows
+either, and such labels are mostly noise. Novelty knows new kinds of texts from old ones, and odd ones from neither.
 """
 
 SHORTLIST = 4
@@ -145,6 +146,8 @@ def select_comparisons(
     k: int,
     *,
     known: Sequence[PromptGroup] = (),
+    canary: Set[str] = frozenset(),
+    labelled: Set[str] = frozenset(),
     asked: Set[str] = frozenset(),
     seed: int = 0,
     progress: bool = False,
@@ -157,6 +160,8 @@ def select_comparisons(
             their completions.
         k: How many to choose.
         known: What is labelled already: left out of the choice, and what novelty is measured from.
+        canary: Keys of the comparisons of a canary, which stays out of training.
+        labelled: Keys of comparisons that a history has labels of.
         asked: Keys of comparisons for which a label was asked before.
         seed: Decides which completion is called ``a``, and which of very many known groups novelty is measured from.
         progress: Show progress bars on stderr.
@@ -170,7 +175,8 @@ def select_comparisons(
     """
     if k < 1:
         raise ConfigError(f"{k} comparisons cannot be selected", hint="ask for 1 or more")
-    return choose(measure(scorer, groups, known=known, asked=asked, seed=seed, progress=progress), k, seed=seed)
+    without: dict[str, Any] = {"known": known, "canary": canary, "labelled": labelled, "asked": asked}
+    return choose(measure(scorer, groups, **without, seed=seed, progress=progress), k, seed=seed)
 
 
 def measure(
@@ -178,6 +184,8 @@ def measure(
     groups: Sequence[PromptGroup],
     *,
     known: Sequence[PromptGroup] = (),
+    canary: Set[str] = frozenset(),
+    labelled: Set[str] = frozenset(),
     asked: Set[str] = frozenset(),
     seed: int = 0,
     progress: bool = False,
@@ -199,6 +207,8 @@ def measure(
     candidates, left_out = candidates_of(
         groups,
         known=keys_of(known),
+        canary=canary,
+        labelled=labelled,
         asked=asked,
         sketches=_sketches_of(scorer),
         unreadable={number for number, item in enumerate(encoded) if isinstance(item, DataError)},
@@ -223,7 +233,7 @@ def measure(
         scores = scorer.score_groups(pool, progress=progress)
         missing["disagreement"] = "one model has nobody to disagree with: name several, or one with several heads"
     margins = np.array([scores[g][i] - scores[g][j] for g, i, j in sides])
-    temperature = _temperature(scorer)
+    temperature = pair_temperature(scorer) or 1.0
     measures["uncertainty"] = _entropy(margins / temperature)
     directions = None
     try:
@@ -308,15 +318,6 @@ def _entropy(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     sizes = np.abs(logits)
     entropy: NDArray[np.float64] = np.log1p(np.exp(-sizes)) + sizes * expit(-sizes)
     return entropy
-
-
-def _temperature(scorer: Scorer) -> float:
-    """What a margin is divided by to be a logit: the fitted temperature of preferences, 1 where there is none.
-
-    An ensemble's margins are logits already where its members were put on the calibrated scale.
-    """
-    scale = scorer.reference_scale
-    return scale.temperature if scale.temperature is not None and scale.unit == "pair" else 1.0
 
 
 def _sample(groups: Sequence[PromptGroup], seed: int) -> Sequence[PromptGroup]:

@@ -57,11 +57,13 @@ class PairScore:
     """One labelled comparison and its scores.
 
     Attributes:
-        key: SHA-256 (hex, 32 characters) of prompt, chosen and rejected text: which comparison it is.
-        prompt: The same of the prompt: comparisons of one prompt are resampled together.
+        key: Which labelled comparison it is (:func:`~rewardlab.monitoring.keys.pair_key`).
+        prompt: Hash of the prompt: comparisons of one prompt are resampled together.
         chosen: Raw score of the preferred completion.
         rejected: Raw score of the other.
         subset: The row's subset.
+        gap: How much higher the two completions score, on average, than what the model is held against gives them
+            (z-scores); None where it is held against nothing.
     """
 
     key: str
@@ -69,6 +71,12 @@ class PairScore:
     chosen: float
     rejected: float
     subset: str | None = None
+    gap: float | None = None
+
+    @property
+    def comparison(self) -> str:
+        """Which comparison it is, whichever side is preferred (:func:`~rewardlab.monitoring.keys.unlabelled_key`)."""
+        return self.key.rstrip("<>")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def render_snapshot(snapshot: Snapshot) -> RenderableType:
     metrics = snapshot.metrics
     parts: list[RenderableType] = [title, told]
     if "accuracy" in metrics:
-        parts += [_figures(metrics), _spreads(metrics)]
+        parts += [_figures(metrics), *_notes(metrics), _spreads(metrics)]
         if metrics["subsets"]:
             parts.append(_subsets(metrics["subsets"]))
     return Group(*parts)
@@ -51,6 +51,18 @@ def _figures(metrics: Mapping[str, Any]) -> Table:
         interval = Interval(**metrics[name])
         table.add_row(words, how(interval.value), bounds_text(interval, how))
     return table
+
+
+def _notes(metrics: Mapping[str, Any]) -> list[Text]:
+    """Why the value of a calibration error may lie at the edge of its interval, or outside, where it does."""
+    value, low, high = (metrics["ece"][name] for name in ("value", "low", "high"))
+    if low is None or high is None or value > low + (high - low) / 20:
+        return []
+    told = (
+        f"The calibration error of {metrics['num_pairs']:,} pairs is biased upward, and its interval more so, which "
+        "is why it begins at the value: both are likely too high."
+    )
+    return [Text(told, "dim")]
 
 
 def _spreads(metrics: Mapping[str, Any]) -> Table:

@@ -19,8 +19,10 @@ class Thresholds:
         horizon: Windows for which that rate is stated; on average ``horizon / false_alarm_rate`` quiet windows lie
             between two false alarms, however long one looks.
         accuracy_drops: Drops of accuracy that are bet on; others are found too, most quickly those near one of these.
-        fewest_pairs: Comparisons below which a fresh window is reported and not tested.
-        new_version_p: P-value below which a new version is called worse than the one before on the canary.
+            The calibration watch bets on changes of (confidence - right) of the same sizes, either way.
+        fewest_pairs: New comparisons below which fresh windows wait, to be tested together with those that follow.
+        new_version_p: Level at which a new version is called worse on the canary, shared by its comparisons with the
+            last good version and with the best one.
         canary_tolerance: Largest difference of a canary score from the same model's earlier one, raw; None takes the
             contract's tolerance for the dtype, and 1e-5 where there is no contract.
         psi_warning: Population stability index at which a live distribution is worth a look.
@@ -29,7 +31,8 @@ class Thresholds:
             large sample makes every difference significant, so it raises no alarm by itself.
         fewest_scores: Scores below which a live window is left to grow. Completions of one prompt score alike: with 16
             of each, 200 scores are hardly more than 13 independent ones, and drift is seen where there is none.
-        gap_steps: Rises of the mean gap between proxy and ensemble that are bet on, in standard deviations of the gap.
+        gap_steps: Rises of the mean gap between proxy and ensemble that are bet on, in standard deviations of a
+            comparison's gap in the first window (or baseline).
     """
 
     false_alarm_rate: float = 0.05
@@ -64,6 +67,8 @@ class Thresholds:
             sizes = getattr(self, name)
             if not sizes or not all(math.isfinite(size) and size > 0 for size in sizes):
                 raise ValueError(f"{name} must be one or more numbers above 0, got {list(sizes)}")
+        if max(self.accuracy_drops) >= 1:
+            raise ValueError(f"accuracy_drops must be below 1 (0.05 is 5 points), got {list(self.accuracy_drops)}")
         if self.psi_warning > self.psi_alarm:
             raise ValueError(f"psi_warning {self.psi_warning} is above psi_alarm {self.psi_alarm}")
         if self.canary_tolerance is not None and not (

@@ -5,13 +5,14 @@ This file words the verdict and what to do about each alarm, and hands everythin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from rewardlab import __version__
 from rewardlab.evaluation.report.blocks import Headline, cut, in_rows
 from rewardlab.evaluation.report.rendering import render
+from rewardlab.monitoring.advice import ADVICE
+from rewardlab.monitoring.snapshots import Kind
 from rewardlab.monitoring.trends import (
     SCHEDULED,
     Episode,
@@ -28,29 +29,6 @@ from rewardlab.monitoring.trends_tables import findings_section, looks_section, 
 
 MOST_VERSIONS = 12
 """Versions with a card of their own: the newest."""
-
-_WHAT_TO_DO: Mapping[tuple[str, str], str] = {
-    ("canary", "canary"): "Look at the settings that differ and run `rewardlab verify DIR`. Go back to the stack that "
-    "scored before, or calibrate and begin a new history.",
-    (
-        "canary",
-        "accuracy",
-    ): "Keep the old version; `rewardlab report OLD NEW --data FILE` shows where the new is worse.",
-    ("canary", "ece"): "Fit a temperature (`rewardlab calibrate DIR --data FILE`), or keep the old version.",
-    (
-        "fresh",
-        "accuracy",
-    ): "See the subsets, and what the policy learned since then. `rewardlab monitor DIR --select K` "
-    "among its newest completions, label them, and `rewardlab train --refresh DIR`.",
-    ("fresh", "ece"): "`rewardlab calibrate DIR --data FILE` on fresh rows; the order of scores does not change.",
-    ("fresh", "gap"): "Read the best-scored completions of the last window. Slow or stop the policy (KL, early "
-    "stopping), or use the ensemble as reward.",
-    ("live", "model"): "Reload the server, or name the model that it should serve.",
-}
-_OTHERWISE = {
-    "live": "See if the traffic was changed on purpose, and label some of it: only --fresh says whether the model is "
-    "wrong.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +141,13 @@ def _standing(trends: Trends, episode: Episode) -> Standing:
         trends.version(episode.fingerprint).label,
         f"since {time_words(episode.since)} UTC ({age}), found at {looks}, last {time_words(episode.last.at)}",
         cut(episode.finding.message, 900, 200),
-        _WHAT_TO_DO.get((episode.kind, episode.finding.watch), _OTHERWISE.get(episode.kind, "")),
+        _what_to_do(episode.kind, episode.finding.watch),
     )
+
+
+def _what_to_do(kind: Kind, watch: str) -> str:
+    advice = str(ADVICE.get((kind, watch), ""))
+    return advice and f"{advice[0].upper()}{advice[1:]}."
 
 
 def _card(trends: Trends, version: Version) -> Card:
