@@ -34,6 +34,7 @@ from rewardlab.metrics.calibration_change import calibration_bets
 from rewardlab.metrics.change_detection import Bets, log_evidence, log_limit
 from rewardlab.metrics.probability import ECE_BINS, bin_numbers
 from rewardlab.metrics.recursive_residuals import MOMENTS, recursive_residuals
+from rewardlab.monitoring.fresh import WATCHES
 from rewardlab.monitoring.thresholds import Thresholds
 
 FloatArray = NDArray[np.float64]
@@ -47,7 +48,7 @@ BASELINES = (0, 500, 2000, 10_000)
 ACCURACIES = (0.6, 0.7, 0.8, 0.9)
 LIMITS = Thresholds()
 DROPS = tuple(-drop for drop in LIMITS.accuracy_drops)
-LIMIT = log_limit(LIMITS.false_alarm_rate, LIMITS.horizon, 2)
+LIMIT = log_limit(LIMITS.false_alarm_rate, LIMITS.horizon, WATCHES)
 
 
 @dataclass(frozen=True)
@@ -341,7 +342,7 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = [
         f"Made by `benchmarks/drift.py --runs {arguments.runs}`: windows of {SIZE} comparisons, limits as they are by",
-        f"default (5 % in {LIMITS.horizon} windows, shared by two watches: log evidence {LIMIT:.2f}). In brackets:",
+        f"default (5 % in {LIMITS.horizon} windows, shared by three watches: log evidence {LIMIT:.2f}). In brackets:",
         "95 % intervals (Clopper-Pearson) of shares, 90 % quantiles of windows until found.",
     ]
     with ProcessPoolExecutor(arguments.processes) as pool:
