@@ -94,7 +94,9 @@ def _evidence(trends: Trends, looks: Sequence[Snapshot], name: str, heading: str
     for start, end in zip(edges, [*edges[1:], len(limits) - 1], strict=True):
         spans.append(Span(limits[start], times[start], times[end]))
     last = found[-1][1]
-    told = f"{last.value:.1f} after the last window (natural log); at {last.limit:.1f} it is an alarm. An alarm stays one."
+    told = (
+        f"{last.value:.1f} after the last window (natural log); at {last.limit:.1f} it is an alarm. An alarm stays one."
+    )
     chart = over_time(
         f"Evidence of a change: {heading}",
         told,
