@@ -164,3 +164,9 @@ def test_what_is_computed_for_a_score(scorer: Scorer, reward_model: Path) -> Non
     assert Scorer.from_pretrained(reward_model, tokens_per_batch=100).tokens_per_batch == 100
     encoded = scorer.encoder.encode(PromptGroup("Hi", ["a", "b c"]))
     assert scorer.num_tokens(encoded) == sum(map(len, encoded.sequences))
+
+
+def test_no_bar_is_drawn_where_nobody_looks(scorer, capsys):
+    """An empty line on stderr is enough for cron to send a mail."""
+    scorer.score_groups([PromptGroup("2 + 2?", ("4", "5"))], progress=True)
+    assert capsys.readouterr().err == ""

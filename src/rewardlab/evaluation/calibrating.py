@@ -219,7 +219,8 @@ def _outputs(scorer: Scorer, groups: Sequence[PromptGroup], progress: bool) -> l
         if isinstance(item, DataError):
             raise item
         encoded.append(item)
-    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+    talk = Console(stderr=True)
+    with Progress(console=talk, transient=True, disable=not (progress and talk.is_terminal)) as bar:
         task = bar.add_task("scoring", total=sum(len(item.sequences) for item in encoded))
         return scorer.outputs(encoded, lambda count: bar.advance(task, count))
 

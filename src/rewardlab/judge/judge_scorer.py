@@ -148,7 +148,8 @@ class JudgeScorer:
         from rich.console import Console
         from rich.progress import Progress
 
-        with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        talk = Console(stderr=True)
+        with Progress(console=talk, transient=True, disable=not (progress and talk.is_terminal)) as bar:
             task = bar.add_task("judging", total=len(arguments))
             told = in_order(ask, arguments, self.concurrency, lambda done, total: bar.update(task, completed=done))
             return self._loop.run(told)

@@ -333,13 +333,15 @@ class Scorer:
         compute: Callable[[Callable[[int], None] | None], Computed],
     ) -> Computed:
         """What ``compute`` gives, told of progress by completions."""
-        if not progress:
-            return compute(None)
         from rich.console import Console
+
+        talk = Console(stderr=True)
+        if not (progress and talk.is_terminal):  # elsewhere a bar is an empty line, which cron would mail
+            return compute(None)
         from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Progress(*columns, console=talk, transient=True) as bar:
             task = bar.add_task("scoring", total=sum(len(item.sequences) for item in encoded))
             return compute(lambda n: bar.advance(task, n))
 
