@@ -16,7 +16,7 @@ from tests.monitoring.stand_in import StandIn
 from rewardlab.cli import main as command_line
 from rewardlab.cli.monitor import monitor
 from rewardlab.errors import DataError
-from rewardlab.monitoring import running
+from rewardlab.monitoring import prometheus_file, running
 from rewardlab.monitoring.history import History, read_history
 from rewardlab.monitoring.snapshots import Finding, Snapshot
 from rewardlab.scoring import opening
@@ -132,7 +132,8 @@ def test_thresholds_come_from_their_file(folder, run):
         ("--select 5 --data rows.jsonl --output o --prometheus p", "--prometheus means nothing to --select"),
         ("--select 5 --data rows.jsonl", "--select needs --output"),
         ("--select 5 --output o", "--select needs --data"),
-        ("--select 5 --data rows.jsonl --output rows.jsonl", "exists already"),
+        ("--select 5 --data rows.jsonl --output rows.jsonl --overwrite", "is also what is read"),
+        ("--fresh rows.jsonl --history h --prometheus h", "is also what is read"),
         ("--select 0 --data rows.jsonl --output o", "greater than or equal to 1"),
     ],
 )
@@ -194,8 +195,12 @@ def test_baseline_fresh_and_prometheus(folder, run):
     assert 'rewardlab_monitor_accuracy{model="rm",kind="fresh"} 0.75' in text
 
 
-def test_a_prometheus_file_that_fails_hides_nothing_and_is_no_success(folder, run):
-    found = run("rm --canary rows.jsonl --history h --prometheus nowhere/rm.prom --json")
+def test_a_prometheus_file_that_fails_hides_nothing_and_is_no_success(folder, run, monkeypatch):
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prometheus_file.os, "replace", full)
+    found = run("rm --canary rows.jsonl --history h --prometheus rm.prom --json")
     assert (found.status, json.loads(found.out)["number"]) == (1, 1)
     assert "rm.prom: the Prometheus file cannot be written" in found.err
     assert "(the snapshot is stored, number 1)" in found.err
@@ -275,7 +280,7 @@ def test_what_is_selected_is_written_and_remembered(folder, run, monkeypatch):
     run("rm --fresh fresh.jsonl --history h")
     again = run("rm --select 5 --data rows.jsonl --output o.jsonl --overwrite --history h --json")
     assert json.loads(again.out)["output"] == "o.jsonl"
-    first, second = ({"canary": canary, "labelled": new, "asked": two} for canary, new, two in ((0, 0, 0), (40, 1, 2)))
+    first, second = ({"canary": canary, "labelled": new, "asked": two} for canary, new, two in ((0, 0, 0), (80, 1, 2)))
     assert calls == [(40, 5, 40, first, 3), (40, 5, 0, second, 0)]
     assert run("rm --select 5 --data rows.jsonl --output other.jsonl").status == 0, "a history is not needed"
 

@@ -53,6 +53,8 @@ def test_the_trends_of_a_history(tmp_path, capsys):
     output = tmp_path / "page.html"
     report(None, history=path, output=output)
     assert "rewardlab monitor: " in output.read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="is also what is read"):
+        report(None, history=path, output=path)
     report(["elsewhere/rm"], history=path, output=output)
     with pytest.raises(DataError, match="nothing in it is of other"):
         report(["other"], history=path, output=output)

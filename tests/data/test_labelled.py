@@ -38,6 +38,26 @@ def test_messages_weights_and_systems_are_read() -> None:
     assert group.completions == (tuple(turn), "5")
     assert group.pairs == (Pair(1, 0, weight=2.0),)
     assert group.systems == (None, "m2")
+    assert parse_row({**ROW, "label": "a", "model_1": "m1", "model_2": None}).systems == ("m1", None)
+
+
+def test_margin_and_votes_are_those_of_the_better_side() -> None:
+    votes = {"a": 1, "b": 3, "equal": 0}
+    group = parse_row({**ROW, "label": "b", "margin": 0.5, "votes": votes})
+    assert group.pairs == (Pair(1, 0, margin=0.5, p_chosen=0.75, votes=(3, 1, 0)),)
+    assert parse_row({**ROW, "label": "tie", "votes": votes}).pairs[0].votes == (1, 3, 0)
+
+
+@pytest.mark.parametrize("label", ["a", "tie"])
+def test_a_second_label_is_not_guessed_about(label: str) -> None:
+    with pytest.raises(DataError, match="winner"):
+        parse_row({**ROW, "label": label, "winner": "b"})
+
+
+@pytest.mark.parametrize("label", [None, "", "  "])
+def test_an_empty_label_is_none_yet(label: str | None) -> None:
+    with pytest.raises(DataError, match="not labelled yet"):
+        parse_row({**ROW, "label": label})
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from rewardlab.errors import ConfigError, DataError, JudgeEndpointError, RewardL
 from rewardlab.judge.chat import ChatFailure, ChatReply, Usage
 from rewardlab.judge.event_loop import EventLoop
 from rewardlab.judge.judge import Judge
-from rewardlab.judge.running import JudgedFile, Progress, check_written, judge_file, used_between
+from rewardlab.judge.running import JudgedFile, Progress, judge_file, used_between
+from rewardlab.scoring.partial import check_written
 
 WORDS = ["the", "sea", "and", "wind", "of", "a", "poem", "about", "Paris", "is", "short", "but", "long"]
 

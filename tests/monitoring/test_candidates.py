@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rewardlab.data.fingerprints import CompletionSketch
 from rewardlab.monitoring.candidates import REASONS, candidates_of, comparisons_of, keys_of
-from rewardlab.monitoring.keys import unlabelled_key
+from rewardlab.monitoring.keys import prompt_digest, unlabelled_key
 from rewardlab.types import Pair, PromptGroup
 
 POOL = [PromptGroup("p", ("x", "y", "z")), PromptGroup("q", ("x", "y"))]
@@ -42,6 +42,8 @@ def test_each_reason_counts() -> None:
         pool, known=known, canary=canary, labelled=labelled, asked=asked, sketches=[sketch], unreadable={7}
     )
     assert left_out == dict.fromkeys(REASONS, 1)
+    by_prompt = candidates_of(pool[:2], canary={prompt_digest(pool[0])})
+    assert by_prompt[1]["canary"] == 3, "all of a prompt of the canary, whatever the completions"
     assert {(c.group, c.first, c.second) for c in found} == {
         (0, 0, 1),
         (0, 0, 2),

@@ -18,7 +18,7 @@ from rewardlab.modeling.contract import FILE_NAME
 from rewardlab.modeling.loading import fingerprint_of
 from rewardlab.monitoring.figures import LEVELS, contract_sha256, settings_of, snapshot_of, weights_of
 from rewardlab.monitoring.keys import pair_key
-from rewardlab.types import Pair, PromptGroup
+from rewardlab.types import Pair, PromptGroup, ReadOut
 
 
 def groups_of(count=40, seed=0):
@@ -174,10 +174,13 @@ def test_a_model_calibrated_again_has_the_same_weights(tmp_path):
     for text in ("{}", '{"temperature": 2}'):
         contract.write_text(text)
         loaded = SimpleNamespace(folder=tmp_path, fingerprint=fingerprint_of(tmp_path))
-        found.append(SimpleNamespace(loaded=loaded, fingerprint=loaded.fingerprint))
+        found.append(SimpleNamespace(loaded=loaded, fingerprint=loaded.fingerprint, contract=None))
     assert found[0].fingerprint != found[1].fingerprint
     assert weights_of(found[0]) == weights_of(found[1])
     before = weights_of(found[0])
+    reading = {"read_out": "", "head": ReadOut(), "template_sha256": "", "begin_token": None, "end_token": ""}
+    cut = [SimpleNamespace(**reading, max_length=most, truncation="") for most in (36, 256)]
+    assert len({weights_of(SimpleNamespace(**{**vars(found[0]), "contract": one})) for one in cut}) == 2
     (tmp_path / "model.safetensors").write_bytes(b"another")
     assert weights_of(found[0]) != before
     assert taken(groups_of(), scorer=StandIn()).metrics["weights"] == StandIn().fingerprint  # more than a checkpoint

@@ -50,7 +50,7 @@ def test_fresh_figures_stand_beside_their_evidence(trends):
     assert found["Accuracy"].guide == "baseline"
     assert len(re.findall('class="guide"', found["Accuracy"].chart)) == 2  # each version's own
     last = next(one for one in fresh[-1].findings if one.watch == "gap")
-    assert f"e^{last.value:.1f} after the last window" in found["Gap to the ensemble: evidence of a change"].caption
+    assert f"{last.value:.1f} after the last window" in found["Gap to the ensemble: evidence of a change"].caption
 
 
 def test_the_canary_shows_the_changed_stack_and_the_paired_tests(trends):

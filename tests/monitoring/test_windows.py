@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rewardlab.monitoring import windows as subject
@@ -110,10 +112,39 @@ def test_a_wrong_one_must_be_expected(history) -> None:
 def test_other_models_and_older_baselines_do_not_count(history) -> None:
     add(history, snapshot("fresh", "abc"), snapshot("baseline", "def"), snapshot("fresh", "ghi", fingerprint="other"))
     add(history, snapshot("canary", "jkl"), snapshot("baseline", "mno"), snapshot("fresh", "pqr"))
-    found = windows_of(history, snapshot("fresh", "abc"), FEW)
+    found = windows_of(history, snapshot("fresh", "stu"), FEW)
     assert keys([found.baseline]) == ["mno"]
-    assert keys(found.tested) == ["pqr", "abc"]
+    assert keys(found.tested) == ["pqr", "stu"]
     assert findings_of(found) == []
+
+
+@pytest.mark.usefixtures("any_outcome")
+def test_what_was_tested_before_a_baseline_is_no_evidence_after_it(history) -> None:
+    """A file that grows is read again after the baseline: only its new rows are a window."""
+    add(history, snapshot("fresh", "abc"), snapshot("baseline", "mno"))
+    found = windows_of(history, snapshot("fresh", "abcdef"), FEW)
+    assert keys(found.tested) == ["def"]
+    assert "3 of 6 comparisons" in findings_of(found)[0].message
+
+
+@pytest.mark.usefixtures("any_outcome")
+def test_a_comparison_that_is_a_tie_now_is_taken_out(history) -> None:
+    add(history, snapshot("baseline", "mno"), snapshot("fresh", "abc"))
+    tied = [pair.comparison for pair in snapshot("fresh", "b").pairs]
+    corrected = snapshot("fresh", "adefg")
+    found = windows_of(history, replace(corrected, metrics={**corrected.metrics, "tied": tied}), FEW)
+    assert keys(found.tested) == ["acdefg"]
+    assert found.relabelled == {2: 1}
+
+
+@pytest.mark.usefixtures("any_outcome")
+def test_a_relabelled_comparison_keeps_the_gap_of_its_place(history) -> None:
+    """The gap is against the ensemble of the snapshot that had it first; the correction may be against another."""
+    first, second = snapshot("fresh", "abc"), snapshot("fresh", "ABC")
+    add(history, replace(first, pairs=tuple(replace(pair, gap=0.25) for pair in first.pairs)))
+    found = windows_of(history, replace(second, pairs=tuple(replace(pair, gap=9.0) for pair in second.pairs)), FEW)
+    assert {pair.gap for window in found.tested for pair in window.pairs} == {0.25}
+    assert found.relabelled == {1: 3}
 
 
 @pytest.mark.usefixtures("any_outcome")

@@ -39,6 +39,7 @@ def _group(prompt: Any, good: str = "yes", bad: str = "no", *, tie: bool = False
         ((USER,), 1, 0),
         ("Où est-ce? ", 0, 1),
         ("Où  est-ce?\r\n", 0, 1),
+        ("\ufeffOù est\u200b-ce?", 0, 1),
         (unicodedata.normalize("NFD", "Où est-ce?"), 0, 1),
         ((EMPTY_SYSTEM, USER), 0, 1),
         (({"role": "system", "content": "Be brief."}, USER), 0, 0),

@@ -167,8 +167,9 @@ def judge(
     from rewardlab.judge.items import MAX_PAIRS
     from rewardlab.judge.judge import Judge
     from rewardlab.judge.outputs import preferences_of
-    from rewardlab.judge.running import check_output, check_written, judge_file, used_between
+    from rewardlab.judge.running import check_output, judge_file, used_between
     from rewardlab.judge.table import render_run, render_usage
+    from rewardlab.scoring.partial import check_written
 
     _check(mode, attack, self_name, prior, max_pairs, preferences, keep_ties, overwrite)
     check_output(data, output, split=split, overwrite=overwrite)

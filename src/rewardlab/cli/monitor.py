@@ -240,6 +240,14 @@ def monitor(
     rows = {"format": format, "split": split}
     if mode != "live":
         _require_there([*(modes[mode] if mode != "select" else data or ()), *(known or ())], model, against)
+    from rewardlab.scoring.partial import check_written
+
+    read = [*(modes[mode] if mode not in ("live", "select") else data or ()), *(known or ()), thresholds, history]
+    written = {"the Prometheus file": prometheus, "the output": output}
+    check_written(
+        [file for file in read if file is not None],
+        {name: path for name, path in written.items() if path is not None},
+    )
     if mode == "select":
         assert select is not None
         assert data is not None
@@ -446,7 +454,7 @@ def _seen(history: History | None) -> dict[str, set[str]]:
     if history is None:
         return {}
     return {
-        "canary": history.labelled_keys("canary"),
+        "canary": history.labelled_keys("canary") | history.labelled_prompts("canary"),
         "labelled": history.labelled_keys("fresh", "baseline"),
         "asked": history.asked(),
     }

@@ -71,6 +71,9 @@ def report(
         raise ConfigError(
             f"{path}: not a file that can be written", hint="name a file in an existing folder with --output"
         )
+    from rewardlab.scoring.partial import check_written
+
+    check_written([*(data or ()), *([history] if history else [])], {"the page": path})
     if history is not None:
         from rewardlab.monitoring.trends import gather_trends
         from rewardlab.monitoring.trends_page import render_trends

@@ -44,7 +44,7 @@ Llama 2's annotators (arXiv:2307.09288, section 3.2.1): significantly better, be
 / unsure."""
 
 _WINNERS = ("winner", "preference", "preferred", "label", "choice", "chosen", "rejected")  # that would make a, b a pair
-_MODELS = ("model_a|model_1|model1", "model_b|model_2|model2")  # of completions named by their place
+MODELS = ("model_a|model_1|model1", "model_b|model_2|model2")  # of completions named by their place
 
 
 def pair(row: Row) -> PromptGroup:
@@ -102,16 +102,25 @@ def implicit_pair(row: Row) -> PromptGroup:
 
 def tie(row: Row) -> PromptGroup:
     """``prompt, a, b``: two completions that were judged equally good, with the raters' ``votes`` if known."""
+    require_no_winner(row)
+    prompt, transcript = prompt_of(row)
+    sides = [answered(answer_of(row, column, transcript), column) for column in ("a", "b")]
+    votes = votes_of(row, "a", "b")
+    known = Pair(0, 1, weight=weight_of(row), p_chosen=share_of(votes), strength=0.0, tie=True, votes=votes)
+    return PromptGroup(prompt, tuple(sides), (known,), systems=systems_of(row, 2, *MODELS))
+
+
+def require_no_winner(row: Row) -> None:
+    """Refuse a row ``prompt, a, b`` with a column that might say which is better: it is not guessed.
+
+    Raises:
+        DataError: It has one.
+    """
     if (column := which(row, "|".join(_WINNERS))) is not None:
         raise DataError(
             f"a and b with a label: rows of prompt, a and b are ties, and this one has {column}; "
             "give chosen and rejected instead"
         )
-    prompt, transcript = prompt_of(row)
-    sides = [answered(answer_of(row, column, transcript), column) for column in ("a", "b")]
-    votes = _votes(row, "a", "b")
-    known = Pair(0, 1, weight=weight_of(row), p_chosen=_share(votes), strength=0.0, tie=True, votes=votes)
-    return PromptGroup(prompt, tuple(sides), (known,), systems=systems_of(row, 2, *_MODELS))
 
 
 def preference_strength(row: Row) -> PromptGroup:
@@ -127,7 +136,7 @@ def preference_strength(row: Row) -> PromptGroup:
         _require_different(first, second, *columns)
     chosen = int(preference > 0)
     known = Pair(chosen, 1 - chosen, weight=weight_of(row), strength=abs(preference), tie=not preference)
-    return PromptGroup(prompt, (first, second), (known,), systems=systems_of(row, 2, *_MODELS))
+    return PromptGroup(prompt, (first, second), (known,), systems=systems_of(row, 2, *MODELS))
 
 
 def _two_sides(row: Row, prompt: Text, chosen: Text, rejected: Text) -> PromptGroup:
@@ -138,13 +147,13 @@ def _two_sides(row: Row, prompt: Text, chosen: Text, rejected: Text) -> PromptGr
     if not tied:
         _require_different(*sides, "chosen", "rejected")
     ratings = (_rating(row, "chosen"), _rating(row, "rejected"))
-    stated, votes = row.get("p_chosen"), _votes(row, "chosen", "rejected")
+    stated, votes = row.get("p_chosen"), votes_of(row, "chosen", "rejected")
     known = Pair(
         0,
         1,
         margin=number_of(row, "margin"),
         weight=weight_of(row),
-        p_chosen=_share(votes) if stated is None else probability(stated, "p_chosen"),
+        p_chosen=share_of(votes) if stated is None else probability(stated, "p_chosen"),
         strength=_strength(row, *ratings, tied),
         tie=tied,
         votes=votes,
@@ -191,7 +200,7 @@ def _strength(row: Row, chosen: float | None, rejected: float | None, tied: bool
     return stated
 
 
-def _votes(row: Row, first: str, second: str) -> tuple[float, float, float] | None:
+def votes_of(row: Row, first: str, second: str) -> tuple[float, float, float] | None:
     """How many raters preferred the first side, the second side, neither: ``votes: {first, second, equal}``.
 
     Votes under any other names say something else and are left alone.
@@ -206,7 +215,7 @@ def _votes(row: Row, first: str, second: str) -> tuple[float, float, float] | No
     return one, other, equal
 
 
-def _share(votes: tuple[float, float, float] | None) -> float | None:
+def share_of(votes: tuple[float, float, float] | None) -> float | None:
     """The share of raters for the first side, and half of those who saw no difference."""
     return None if votes is None else (votes[0] + votes[2] / 2) / sum(votes)
 

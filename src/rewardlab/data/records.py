@@ -11,7 +11,12 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from rewardlab.errors import DataError
-from rewardlab.types import Pair, PromptGroup, Ranking, Step
+from rewardlab.types import Pair, PromptGroup, Ranking, Step, Text
+
+
+def as_json(text: Text) -> Any:
+    """A text as a row has it: a string, or a list of messages."""
+    return text if isinstance(text, str) else [dict(message) for message in text]
 
 
 def record_of(group: PromptGroup) -> dict[str, Any]:

@@ -41,6 +41,7 @@ _SURE_TOLD = f"{100 * SURE:g} % sure"
 _MOVED = 0.1  # of the old standard deviation: what counts as a moved score scale
 _WIDER = 0.02  # two points: the tolerance that an undecided answer tells the rows of as well
 _NEAR_CHANCE = 0.55  # accuracy below which being no worse than the other is no praise
+_FEWEST = 10  # pairs for a verdict: with 3 the bound, which is asymptotic, errs in 10 % of the cases
 _FEW = 100  # pairs to ask for at least where calibration is undecided; its interval says nothing finer
 
 
@@ -263,7 +264,7 @@ def _accuracy(
     interval = Interval((new - old) / pairs, low, high)
     told = f"accuracy changes by {points(interval.value)} points, by at least {points(low)} ({_SURE_TOLD})"
     limit = f"{points(-tolerance)} {'is' if tolerance else 'or more is'} tolerated"
-    if low > -tolerance:
+    if low > -tolerance and pairs >= _FEWEST:
         return interval, _Found("shown", f"{told}; {limit}")
     if high < 0:
         return interval, _Found("worse", f"{told}, and by at most {points(high)}: it is lower; {limit}")
@@ -273,7 +274,7 @@ def _accuracy(
         # What is needed is for 80 % of the cases: with as many rows one can still be unlucky, and double them.
         return rows if rows is None or rows > pairs or low > -tolerated else 2 * pairs
 
-    rows = needed(tolerance)
+    rows = max(needed(tolerance) or _FEWEST, _FEWEST) if pairs < _FEWEST else needed(tolerance)
     more = "no number of rows shows a loss of 0" if rows is None else f"about {rows:,} comparisons would be needed"
     if tolerance < _WIDER and (fewer := needed(_WIDER)) is not None:
         enough = "these would do" if low > -_WIDER else f"about {fewer:,}"

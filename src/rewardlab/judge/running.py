@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from rewardlab.judge.judged_rows import FAILED, Asked, Judged, row_of, verdict_o
 from rewardlab.judge.verdicts import Mode, Verdict, abstention_of
 from rewardlab.scoring.bulk import check_files
 from rewardlab.scoring.bulk_rows import data_fingerprint
-from rewardlab.scoring.partial import Partial, beside, replace_safely, require_apart
+from rewardlab.scoring.partial import Partial, beside, replace_safely
 from rewardlab.types import PromptGroup
 
 MAX_ABSTAINED = 0.5
@@ -204,35 +203,6 @@ def check_output(
     check_files(sources, output, split=split, overwrite=overwrite)
     if output.suffix.lower() == ".parquet":
         raise ConfigError(f"the output {output}: verdicts are not written as Parquet", hint="name it *.jsonl")
-
-
-def check_written(read: Sequence[str | Path], written: Mapping[str, Path]) -> None:
-    """Refuse files to write that are one another or are read, or that cannot be made; their folders are made.
-
-    Args:
-        read: What is read.
-        written: What is written, by what it is called.
-
-    Raises:
-        ConfigError: A file is named twice, is no plain file, or its folder cannot be made.
-    """
-    known = {Path(source).resolve(): f"what is read, {source}" for source in read}
-    for name, path in written.items():
-        for other, meaning in known.items():
-            if path.resolve() == other or (path.exists() and other.exists() and path.samefile(other)):
-                raise ConfigError(f"{name}, {path}, is also {meaning}", hint="give it a file of its own")
-        known[path.resolve()] = name
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{name}, {path}, is no file", hint="name a file")
-    paths = list(written.values())
-    require_apart([*map(Path, read), *paths], paths)
-    for path in paths:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"the folder of {path} cannot be made: {error}", hint="name another") from error
-        if not os.access(path.parent, os.W_OK):
-            raise ConfigError(f"the folder of {path} cannot be written in", hint="name another")
 
 
 def used_between(before: Usage, after: Usage) -> Usage:

@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rewardlab.metrics.probability import bin_numbers, label_array, pair_confidences, scaled_margins, sigmoid
 
+Z_95 = NormalDist().inv_cdf(0.975)
+"""Quantile of two-sided 95 % intervals."""
+
 RELIABILITY_BINS = 10
 """Fewer than for the calibration error, so that each is drawn from pairs enough."""
 
@@ -109,14 +112,20 @@ def _binned(
     for number in np.flatnonzero(counts):
         count = int(counts[number])
         share = float(outcome_sums[number]) / count
-        low, high = _wilson(share, count, quantile)
+        low, high = wilson(share, count, quantile)
         mean = float(stated_sums[number]) / count
         found.append(ReliabilityBin(float(edges[number]), float(edges[number + 1]), count, mean, share, low, high))
     return found
 
 
-def _wilson(share: float, count: int, quantile: float) -> tuple[float, float]:
-    """Where the share could lie: the roots of ``(share - p)^2 = quantile^2 p (1 - p) / count`` in p."""
+def wilson(share: float, count: int, quantile: float) -> tuple[float, float]:
+    """Where a share could lie: the roots of ``(share - p)^2 = quantile^2 p (1 - p) / count`` in p (Wilson 1927).
+
+    Args:
+        share: What was seen, in [0, 1].
+        count: Of how many.
+        quantile: Of the normal distribution; 1.96 for 95 %.
+    """
     squared = quantile**2 / count
     middle = (share + squared / 2) / (1 + squared)
     half = math.sqrt(squared * share * (1 - share) + squared**2 / 4) / (1 + squared)

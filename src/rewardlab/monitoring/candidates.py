@@ -18,7 +18,7 @@ REASONS = {
     "repeated": "the pool holds it more than once",
     "known": "it is among the rows that are labelled already",
     "trained_on": "the model was trained on both completions, as its contract's sketch tells",
-    "canary": "it is in the canary, which nothing may be trained on",
+    "canary": "its prompt is in the canary, which nothing may be trained on",
     "labelled": "the history has a label of it: a fresh window's, or a baseline's",
     "asked": "a label was asked for before",
     "unreadable": "the model cannot read the row",
@@ -73,7 +73,7 @@ def candidates_of(
     Args:
         groups: The pool.
         known: Keys of comparisons that are labelled already.
-        canary: Keys of comparisons that are in a canary.
+        canary: Keys of comparisons that are in a canary, and digests of its prompts.
         labelled: Keys of comparisons that a history has labels of.
         asked: Keys of comparisons for which a label was asked before.
         sketches: Of what the models were trained on; large training sets are recognised in part.
@@ -94,7 +94,7 @@ def candidates_of(
                 "repeated": key in found,
                 "known": key in known,
                 "trained_on": first in seen and second in seen,
-                "canary": key in canary,
+                "canary": key in canary or prompt_digest(group) in canary,
                 "labelled": key in labelled,
                 "asked": key in asked,
                 "unreadable": number in unreadable,

@@ -6,6 +6,7 @@ evidence. This file scores; it reads no file, opens no model, and makes nothing 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import platform
@@ -36,6 +37,9 @@ from rewardlab.types import PromptGroup
 
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 """Levels of the quantiles in a snapshot."""
+
+_READING = ("read_out", "head", "template_sha256", "begin_token", "end_token", "max_length", "truncation")
+"""What a contract says of how text is read; the rest of it is about what scores mean."""
 
 _LIBRARIES = ("rewardlab", "torch", "transformers", "tokenizers")
 
@@ -99,6 +103,12 @@ def snapshot_of(
     metrics = {
         **_headline(result),
         "tied_labels": result.tied_labels,
+        "tied": sorted(
+            unlabelled_key(group, pair.chosen, pair.rejected)
+            for group in groups
+            for pair in map(as_judged, group.pairs)
+            if pair.tie
+        ),
         "left_out": left_out + len(found.left_out),
         "truncated": found.truncated,
         "scores": _distribution([score for of_group in scores for score in of_group]),
@@ -144,7 +154,10 @@ def weights_of(scorer: Scorer) -> str:
     """Equal for a model and the same one calibrated again, whose scores are the same; else as the fingerprint."""
     if getattr(scorer.loaded, "fingerprint", None) != scorer.fingerprint:  # an ensemble, a policy and its reference
         return scorer.fingerprint
-    return fingerprint_of(Path(scorer.loaded.folder), contract=False)
+    folder, contract = Path(scorer.loaded.folder), scorer.contract
+    read = None if contract is None else {name: getattr(contract, name) for name in _READING}
+    told = json.dumps([fingerprint_of(folder, contract=False), read], default=dataclasses.asdict)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def contract_sha256(scorer: Scorer) -> str | None:

@@ -171,9 +171,14 @@ class History:
         Raises:
             DataError: As :meth:`snapshots`.
         """
-        lightly = [one for kind in kinds for one in self.snapshots(kind, pairs=False)]
-        each = {(one.kind, one.data_sha256): one for one in lightly}  # a canary holds the same ones every night
-        return {pair.comparison for one in each.values() for pair in self.with_pairs(one).pairs}
+        tied = (
+            key for kind in kinds for one in self.snapshots(kind, pairs=False) for key in one.metrics.get("tied", ())
+        )
+        return {*(pair.comparison for pair in self._labelled(kinds)), *tied}
+
+    def labelled_prompts(self, *kinds: Kind) -> set[str]:
+        """Which prompts they are of (:func:`~rewardlab.monitoring.keys.prompt_digest`); as :meth:`labelled_keys`."""
+        return {pair.prompt for pair in self._labelled(kinds)}
 
     def add_asked(self, keys: Iterable[str]) -> None:
         """Remember comparisons as given out; those that were already stay.
@@ -186,6 +191,11 @@ class History:
         """
         with self._writing():
             self._connection.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(key,) for key in keys])
+
+    def _labelled(self, kinds: Sequence[Kind]) -> Iterator[PairScore]:
+        lightly = [one for kind in kinds for one in self.snapshots(kind, pairs=False)]
+        each = {(one.kind, one.data_sha256): one for one in lightly}  # a canary holds the same ones every night
+        return (pair for one in each.values() for pair in self.with_pairs(one).pairs)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,16 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from rewardlab.data.fingerprints import CompletionSketch
-from rewardlab.errors import CheckpointError, ConfigError, DataError
+from rewardlab.data.records import as_json
+from rewardlab.errors import CheckpointError, ConfigError, DataError, RewardLabError
 from rewardlab.evaluation.scorers import pair_temperature
 from rewardlab.monitoring.candidates import REASONS, Candidate, candidates_of, keys_of
 from rewardlab.monitoring.diversity import by_turns, farthest_first
 from rewardlab.monitoring.novelty import KnownTexts
 from rewardlab.scoring.ensemble import EnsembleScorer
+from rewardlab.scoring.partial import beside, replace_safely
 from rewardlab.scoring.scorer import Scorer
-from rewardlab.types import PromptGroup, Text
+from rewardlab.types import PromptGroup
 
 WEIGHTS: Mapping[str, float] = {"disagreement": 1.0, "uncertainty": 0.5, "novelty": 0.5}
 """What each measure counts in the value of a comparison: ranks of 0 to 1, weighted.
@@ -121,6 +122,7 @@ class Selection:
 
         Raises:
             ConfigError: There is a file already, or its folder is missing.
+            RewardLabError: It cannot be written.
         """
         path = Path(path)
         if path.exists() and not overwrite:
@@ -129,15 +131,13 @@ class Selection:
             )
         if not path.parent.is_dir():
             raise ConfigError(f"there is no folder {path.parent}", hint="make it, or give another output")
-        beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+        new = beside(path)
         try:
-            with beside.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in self.rows)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+            lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in self.rows)
+            new.write_text("".join(lines), encoding="utf-8")
+            replace_safely(new, path)
+        except OSError as error:
+            raise RewardLabError(f"{path} cannot be written: {error}", hint="mend that, then repeat the run") from error
 
 
 def select_comparisons(
@@ -288,7 +288,7 @@ def _row(measured: Measured, index: int, rank: int, seed: int) -> dict[str, Any]
     group = measured.groups[candidate.group]
     a, b = candidate.first, candidate.second
     # Drawn for each comparison alone, from texts in an order of their own: not from how the pool has them.
-    one, other = sorted((a, b), key=lambda side: json.dumps(_as_json(group.completions[side])))
+    one, other = sorted((a, b), key=lambda side: json.dumps(as_json(group.completions[side])))
     a, b = (one, other) if _coin(seed, candidate.key) else (other, one)
     margin = float(measured.margins[index]) * (1 if a == candidate.first else -1)
     why: dict[str, Any] = {"margin": margin, "p_a": float(expit(margin / measured.temperature))}
@@ -296,9 +296,9 @@ def _row(measured: Measured, index: int, rank: int, seed: int) -> dict[str, Any]
         why[name] = float(measured.measures[name][index]) if name in measured.measures else None
     return {
         "id": candidate.key,
-        "prompt": _as_json(group.prompt),
-        "a": _as_json(group.completions[a]),
-        "b": _as_json(group.completions[b]),
+        "prompt": as_json(group.prompt),
+        "a": as_json(group.completions[a]),
+        "b": as_json(group.completions[b]),
         "subset": group.subset,
         "why": {**why, "rank": rank},
         "label": None,
@@ -307,10 +307,6 @@ def _row(measured: Measured, index: int, rank: int, seed: int) -> dict[str, Any]
 
 def _coin(seed: int, key: str) -> bool:
     return bool(hashlib.sha256(f"{seed} {key}".encode()).digest()[0] & 1)
-
-
-def _as_json(text: Text) -> Any:
-    return text if isinstance(text, str) else [dict(message) for message in text]
 
 
 def _entropy(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from rewardlab.evaluation.drawing import number_text
 from rewardlab.evaluation.page_numbers import UNKNOWN, bounds, decimal, percent
 from rewardlab.evaluation.report.blocks import Figure, Note, Section, Table
 from rewardlab.metrics.histograms import Histogram
+from rewardlab.metrics.reliability import Z_95
 from rewardlab.monitoring.snapshots import Snapshot
 from rewardlab.monitoring.thresholds import Thresholds
 from rewardlab.monitoring.trends import Trends, finding_of, label_of, place, seconds_of, time_words
@@ -22,7 +23,6 @@ from rewardlab.monitoring.trends_charts import Look, Span, over_time
 MOST_VERSIONS = 12
 """Versions whose canary figures are drawn: the newest."""
 
-_Z = 1.959964  # 95 %, two sides
 
 _FRESH: tuple[tuple[str, str, str, bool], ...] = (
     ("accuracy", "Accuracy", "accuracy", True),
@@ -249,7 +249,7 @@ def _interval(look: Snapshot, name: str) -> Any:
     if record is None or name != "gap":
         return record
     error = record["se"]
-    low, high = (None, None) if error is None else (record["mean"] - _Z * error, record["mean"] + _Z * error)
+    low, high = (None, None) if error is None else (record["mean"] - Z_95 * error, record["mean"] + Z_95 * error)
     return {"value": record["mean"], "low": low, "high": high}
 
 

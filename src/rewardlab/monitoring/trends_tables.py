@@ -13,6 +13,7 @@ from rewardlab.evaluation.charts import Row, dot_rows, evenly
 from rewardlab.evaluation.drawing import number_text
 from rewardlab.evaluation.page_numbers import decimal, percent, points
 from rewardlab.evaluation.report.blocks import Figure, Note, Section, Table, cut
+from rewardlab.metrics.reliability import Z_95, wilson
 from rewardlab.monitoring.live import WATCHES
 from rewardlab.monitoring.snapshots import Snapshot
 from rewardlab.monitoring.trends import Episode, Trends, label_of, place, time_words
@@ -25,7 +26,6 @@ MOST_SUBSETS = 30
 
 _MOST_DRAWN = 12
 _LATEST = 5  # fresh windows that are pooled, for a subset's share of one is small
-_Z = 1.959964  # 95 %, two sides
 
 
 def subset_section(trends: Trends) -> Section:
@@ -85,7 +85,8 @@ def share_difference(k1: int, n1: int, k2: int, n2: int) -> tuple[float, float, 
     References:
         Newcombe 1998 (Statistics in Medicine 17:873), method 10.
     """
-    (p1, low1, high1), (p2, low2, high2) = _wilson(k1, n1), _wilson(k2, n2)
+    (p1, p2) = (k1 / n1, k2 / n2)
+    (low1, high1), (low2, high2) = wilson(p1, n1, Z_95), wilson(p2, n2, Z_95)
     difference = p2 - p1
     return difference, difference - math.hypot(p2 - low2, high1 - p1), difference + math.hypot(high2 - p2, p1 - low1)
 
@@ -180,13 +181,6 @@ def _pooled(looks: Sequence[Snapshot]) -> dict[str, tuple[int, int]]:
             right, all_ = found.get(name, (0, 0))
             found[name] = (right + round(of_one["accuracy"] * of_one["num_pairs"]), all_ + of_one["num_pairs"])
     return found
-
-
-def _wilson(right: int, number: int) -> tuple[float, float, float]:
-    share, square = right / number, _Z * _Z
-    centre = (share + square / (2 * number)) / (1 + square / number)
-    half = _Z / (1 + square / number) * math.sqrt(share * (1 - share) / number + square / (4 * number * number))
-    return share, max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def _told(differences: dict[str, tuple[float, float, float]]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rewardlab.monitoring.history import History
 from rewardlab.monitoring.snapshots import Finding, PairScore, Snapshot
@@ -101,11 +101,14 @@ def windows_of(history: History, snapshot: Snapshot, thresholds: Thresholds) -> 
     others = [one for one in earlier if _model(one) != _model(snapshot)]
     baseline = next((one for one in reversed(own) if one.kind == "baseline"), None)
     fresh = [one for one in own if one.kind == "fresh" and (baseline is None or _number(one) > _number(baseline))]
-    chain = [history.with_pairs(one) for one in ([] if baseline is None else [baseline]) + fresh]
+    since = {one.number for one in fresh}
+    done = [one for one in own if one.kind == "fresh" and one.number not in since]  # before the baseline
+    chain = [history.with_pairs(one) for one in ([] if baseline is None else [baseline]) + done + fresh]
     parts, relabelled = _each_once([*chain, snapshot])
     first = None if baseline is None else Window((parts.pop(0),))
+    del parts[: len(done)]  # what was tested then is no evidence now
     tested, waiting, wanting = _tested(first, parts, thresholds)
-    same = [one for one in fresh if one.data_sha256 == snapshot.data_sha256 is not None]
+    same = [one for one in (*done, *fresh) if one.data_sha256 == snapshot.data_sha256 is not None]
     return Windows(
         snapshot=snapshot,
         baseline=first,
@@ -158,22 +161,29 @@ def _without_baseline(snapshot: Snapshot, other: Snapshot) -> Finding:
 
 
 def _each_once(chain: Sequence[Snapshot]) -> tuple[list[Part], dict[int | None, int]]:
-    """The parts, and what the last snapshot labels otherwise than those before it."""
-    places: dict[str, tuple[list[PairScore], int, int | None]] = {}
-    parts: list[Part] = []
+    """The parts, and what the last snapshot labels otherwise than those before it, a tie among that."""
+    places: dict[str, tuple[list[PairScore | None], int, int | None]] = {}
+    held: list[list[PairScore | None]] = []
     relabelled: Counter[int | None] = Counter()
     for one in chain:
         relabelled.clear()
-        new: list[PairScore] = []
+        new: list[PairScore | None] = []
         for pair in one.pairs:
-            comparison = pair.comparison
-            holder, place, number = places.setdefault(comparison, (new, len(new), one.number))
+            holder, place, number = places.setdefault(pair.comparison, (new, len(new), one.number))
+            before = holder[place] if place < len(holder) else None
             if holder is new and place == len(new):
                 new.append(pair)
-            elif holder[place].key != pair.key:
-                holder[place] = pair
+            elif before is None or before.key != pair.key:
+                # The place is its snapshot's, and so is the gap, which is against that one's ensemble.
+                holder[place] = pair if before is None else replace(pair, gap=before.gap)
                 relabelled[number] += 1
-        parts.append(Part(one, new))
+        for comparison in one.metrics.get("tied", ()):
+            holder, place, number = places.get(comparison, (new, 0, None))
+            if comparison in places and holder[place] is not None:
+                holder[place] = None
+                relabelled[number] += 1
+        held.append(new)
+    parts = [Part(one, [pair for pair in new if pair is not None]) for one, new in zip(chain, held, strict=True)]
     return parts, dict(relabelled)
 
 

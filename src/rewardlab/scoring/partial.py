@@ -185,6 +185,35 @@ def require_apart(paths: Sequence[Path], outputs: Sequence[Path]) -> None:
             )
 
 
+def check_written(read: Sequence[str | Path], written: Mapping[str, Path]) -> None:
+    """Refuse files to write that are one another or are read, or that cannot be made; their folders are made.
+
+    Args:
+        read: What is read.
+        written: What is written, by what it is called.
+
+    Raises:
+        ConfigError: A file is named twice, is no plain file, or its folder cannot be made.
+    """
+    known = {Path(source).resolve(): f"what is read, {source}" for source in read}
+    for name, path in written.items():
+        for other, meaning in known.items():
+            if path.resolve() == other or (path.exists() and other.exists() and path.samefile(other)):
+                raise ConfigError(f"{name}, {path}, is also {meaning}", hint="give it a file of its own")
+        known[path.resolve()] = name
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{name}, {path}, is no file", hint="name a file")
+    paths = list(written.values())
+    require_apart([*map(Path, read), *paths], paths)
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"the folder of {path} cannot be made: {error}", hint="name another") from error
+        if not os.access(path.parent, os.W_OK):
+            raise ConfigError(f"the folder of {path} cannot be written in", hint="name another")
+
+
 def _of_thrown_away(placing: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What a journal says of files in their places, once the rows that they were made of are thrown away."""
     names = sorted({name for line in placing for name in line["placing"]})

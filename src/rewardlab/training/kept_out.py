@@ -210,4 +210,6 @@ def _plain(value: Text, role: str) -> tuple[Message, ...]:
 
 
 def _words(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """Without what cannot be seen (but for joiners, which change words), in NFC, spaces single."""
+    seen = (c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf" or c in "\u200c\u200d")
+    return " ".join("".join(seen).split())
