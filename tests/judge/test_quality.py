@@ -280,9 +280,11 @@ def test_win_rates_turn_lengths_with_the_systems() -> None:
 
 def test_a_share_of_all_has_an_exact_interval_and_no_point() -> None:
     """12 of 12 right: Clopper and Pearson's lower bound is 0.025^(1/12)."""
-    found = quality_of(judged(12, verdict("first"))).agreement.accuracy
-    assert (found.value, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(0.025 ** (1 / 12))
+    quality = quality_of(judged(12, verdict("first")))
+    for found in (quality.agreement.accuracy, quality.position.consistency):
+        assert (found.value, found.high) == (1.0, 1.0)
+        assert found.low == pytest.approx(0.025 ** (1 / 12))
+    assert quality.abstentions.rate.high == pytest.approx(1 - 0.025 ** (1 / 12))
     assert quality_of(judged(12, verdict("second"))).agreement.accuracy.high == pytest.approx(1 - 0.025 ** (1 / 12))
 
 

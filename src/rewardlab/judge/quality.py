@@ -135,10 +135,20 @@ def measure_quality(
 def _means(
     pairs: Sequence[JudgedPair], columns: Mapping[str, Any], options: dict[str, Any], **more: Statistic
 ) -> dict[str, Interval]:
-    """The mean of each column, and more statistics of their sums, of which column 0 counts the rows."""
+    """The mean of each column, and more statistics of their sums, of which column 0 counts the rows.
+
+    Columns are of 0 to 1. Where one is 0 or 1 throughout, every resample is too, and an interval that is a point would
+    be too sure of itself: there it is the exact one of as many trials as there are prompts.
+    """
     rows = np.column_stack([np.ones(len(pairs)), *(np.asarray(column, np.float64) for column in columns.values())])
     statistics = {name: mean_of(place) for place, name in enumerate(columns, start=1)}
-    return bootstrap_by_cluster(rows, [pair.prompt for pair in pairs], {**statistics, **more}, **options)
+    prompts = [pair.prompt for pair in pairs]
+    found = bootstrap_by_cluster(rows, prompts, {**statistics, **more}, **options)
+    number = len(set(prompts))
+    for name in columns:
+        if found[name].low is not None and found[name].value in (0, 1):
+            found[name] = exact_share(round(found[name].value) * number, number, options["confidence"])
+    return found
 
 
 def _difference(sums: FloatArray) -> FloatArray:
@@ -162,9 +172,6 @@ def _agreement(labelled: Sequence[JudgedPair], options: dict[str, Any]) -> Human
     if decided:
         same = [pair.verdict.choice == pair.human for pair in decided]
         accuracy = _means(decided, {"accuracy": same}, options)["accuracy"]
-        if accuracy.low == accuracy.high is not None and accuracy.value in (0, 1):
-            prompts = len({pair.prompt for pair in decided})
-            accuracy = exact_share(round(accuracy.value * prompts), prompts, options["confidence"])
     judge, human = ([str(choice) for choice in choices] for choices in _choices(labelled))
     three_way = agreement(judge, human, [pair.prompt for pair in labelled], **options)
     return HumanAgreement(len(labelled), len(decided), accuracy, three_way)
