@@ -402,7 +402,9 @@ def test_a_run_that_is_interrupted_says_how_to_go_on_and_goes_on(
     with fake_server(script) as server:
         arguments = ["judge", "--data", data, "--base-url", server.base_url, "--model", "fake", "--output", output]
         given = [*map(str, arguments), "--concurrency", "2"]
-        program = "import sys; from rewardlab.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        # A shell that starts tests in the background lets them, and what they start, ignore Ctrl-C.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        program = f"{heard}; import sys; from rewardlab.cli.main import main; sys.exit(main(sys.argv[1:]))"
         with subprocess.Popen(
             [sys.executable, "-c", program, *given], stderr=subprocess.PIPE, text=True, env={**os.environ}
         ) as process:

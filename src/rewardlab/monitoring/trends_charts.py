@@ -158,7 +158,8 @@ def _time_scale(low: float, high: float) -> Scale:
 
 def _every(low: float, high: float, step: float) -> list[float]:
     first = math.ceil(low / step) * step
-    return [first + i * step for i in range(int((high - first) // step) + 1)]
+    every = (first + i * step for i in range(int((high - first) // step) + 1))
+    return [at for at in every if low <= at <= high]  # a rounding may lie just outside
 
 
 def _utc(at: float) -> datetime:
