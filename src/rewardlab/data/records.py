@@ -14,7 +14,7 @@ from rewardlab.errors import DataError
 from rewardlab.types import Pair, PromptGroup, Ranking, Step, Text
 
 
-def as_json(text: Text) -> Any:
+def text_as_json(text: Text) -> Any:
     """A text as a row has it: a string, or a list of messages."""
     return text if isinstance(text, str) else [dict(message) for message in text]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardlab.data.formats import parse_row
-from rewardlab.data.records import as_json
+from rewardlab.data.records import text_as_json
 from rewardlab.errors import DataError, RewardLabError
 from rewardlab.judge.judged_rows import Judged, comparisons_of, ratings_of
 from rewardlab.judge.verdicts import Mode, PairVerdict, RatingReading, StepsReading, abstention_of
@@ -138,7 +138,7 @@ def _ratings(groups: Sequence[PromptGroup], judged: Judged, left_out: Counter[st
     left_out["without a verdict"] += sum(not isinstance(verdict, RatingReading) for _, verdict in judged)
     for index, scores in ratings_of(judged).items():
         group = groups[index]
-        completions = [as_json(group.completions[place]) for place in scores]
+        completions = [text_as_json(group.completions[place]) for place in scores]
         values = list(scores.values())
         if len(group.completions) == 1:
             yield {**_row(group), "completion": completions[0], "rating": values[0]}
@@ -164,11 +164,11 @@ def _steps(groups: Sequence[PromptGroup], judged: Judged, left_out: Counter[str]
 def _row(group: PromptGroup) -> dict[str, Any]:
     """What every row begins with."""
     subset = {} if group.subset is None else {"subset": group.subset}
-    return {"id": row_id(group), **subset, "prompt": as_json(group.prompt)}
+    return {"id": row_id(group), **subset, "prompt": text_as_json(group.prompt)}
 
 
 def _alike(first: Text, second: Text) -> tuple[Any, Any]:
     """Two completions in one form: text if both are, else messages."""
     if isinstance(first, str) == isinstance(second, str):
-        return as_json(first), as_json(second)
-    return as_json(messages_of(first, role="assistant")), as_json(messages_of(second, role="assistant"))
+        return text_as_json(first), text_as_json(second)
+    return text_as_json(messages_of(first, role="assistant")), text_as_json(messages_of(second, role="assistant"))

@@ -101,6 +101,11 @@ def moments_of_windows(values: ArrayLike, clusters: Sequence[str], sizes: Sequen
     return sums if table.ndim == 2 else sums[:, 0]
 
 
+def mean_of_moments(moments: FloatArray) -> float:
+    """The mean of what some moments, shape (7,), are of."""
+    return float(moments[1] / moments[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
     """Each window beside what came before it; all arrays of shape (..., windows).

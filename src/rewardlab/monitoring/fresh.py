@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rewardlab.metrics.calibration_change import calibration_bets, calibration_moments, expected_error
 from rewardlab.metrics.change_detection import Bets, detect, log_limit
-from rewardlab.metrics.recursive_residuals import moments_of_windows, recursive_residuals
+from rewardlab.metrics.recursive_residuals import mean_of_moments, moments_of_windows, recursive_residuals
 from rewardlab.monitoring.gap import gap_finding
 from rewardlab.monitoring.history import History
 from rewardlab.monitoring.snapshots import Finding, PairScore, Snapshot, State
@@ -99,7 +99,7 @@ def _calibration(windows: Windows, thresholds: Thresholds, limit: float) -> Find
         became = (
             f"{_error(since):.3f} ({span_words(windows, onset, end)}), {_expected(since, before)} "
             f"({before_words(windows, first, onset)} before); stated confidence minus accuracy went from "
-            f"{100 * _mean(before[-1]):+.1f} to {100 * _mean(since[-1]):+.1f} points"
+            f"{100 * mean_of_moments(before[-1]):+.1f} to {100 * mean_of_moments(since[-1]):+.1f} points"
         )
         if _error(since) > float(expected_error(since[np.newaxis], before)[0][0]):
             message = f"{untested_words(windows)}calibration became worse: error {became}{_lately(moments, end)}"
@@ -147,12 +147,8 @@ def _quiet(before: FloatArray) -> State:
     return "ok" if before[0] else "learning"
 
 
-def _mean(moments: FloatArray) -> float:
-    return float(moments[1] / moments[0])
-
-
 def _share(moments: FloatArray) -> str:
-    return f"{100 * _mean(moments):.1f} %"
+    return f"{100 * mean_of_moments(moments):.1f} %"
 
 
 def _level(before: FloatArray, baseline: FloatArray | None, windows: Windows, until: int) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rewardlab.errors import DataError
 from rewardlab.metrics.change_detection import Bets, detect
-from rewardlab.metrics.recursive_residuals import moments_of_windows, recursive_residuals
+from rewardlab.metrics.recursive_residuals import mean_of_moments, moments_of_windows, recursive_residuals
 from rewardlab.monitoring.snapshots import Finding, PairScore, Snapshot
 from rewardlab.monitoring.thresholds import Thresholds
 from rewardlab.monitoring.watch_words import finding_of, untested_words
@@ -106,25 +106,24 @@ def _of_terms(windows: Windows, terms: str, thresholds: Thresholds, log_limit: f
     baseline = _moments([first])[0] if first else None
     until = np.cumsum(moments, axis=0) + (0 if baseline is None else baseline)
     last = windows.tested[places[-1]].day
-    message = (
-        f"the scores are {_mean(moments[-1]):+.2f} standard deviations above the ensemble's in the window of {last}"
-    )
+    level = mean_of_moments(moments[-1])
+    message = f"the scores are {level:+.2f} standard deviations above the ensemble's in the window of {last}"
     if baseline is None and len(places) == 1:
         return Finding(WATCH, "learning", f"{message}, with nothing before it to be held against")
     start = moments[0] if baseline is None else baseline
-    unit = max(math.sqrt(max(start[2] / start[0] - _mean(start) ** 2, 0.0)), _SMALLEST_UNIT)
+    unit = max(math.sqrt(max(start[2] / start[0] - mean_of_moments(start) ** 2, 0.0)), _SMALLEST_UNIT)
     sizes = tuple(step * unit for step in thresholds.gap_steps)
     detection = detect([Bets(recursive_residuals(moments, baseline), sizes)], log_limit)
     known = [windows.tested[place] for place in places]
     if detection.alarm is None or detection.onset is None:
         before = until[-1] - moments[-1]
-        message += f", {_mean(before):+.2f} before ({before[0]:,.0f} comparisons)"
+        message += f", {mean_of_moments(before):+.2f} before ({before[0]:,.0f} comparisons)"
         return finding_of(WATCH, detection, known, message, "ok")
     before = until[detection.onset] - moments[detection.onset]
     since = moments[detection.onset :].sum(axis=0)
     message = (
-        f"over-optimisation: the scores rose over the ensemble's, from {_mean(before):+.2f} standard deviations "
-        f"({before[0]:,.0f} comparisons) to {_mean(since):+.2f} ({since[0]:,.0f} since "
+        f"over-optimisation: the scores rose over the ensemble's, from {mean_of_moments(before):+.2f} standard "
+        f"deviations ({before[0]:,.0f} comparisons) to {mean_of_moments(since):+.2f} ({since[0]:,.0f} since "
         f"{known[detection.onset].day}); the policy finds completions that this model alone overrates"
     )
     return finding_of(WATCH, detection, known, message, "ok")
@@ -145,7 +144,3 @@ def _moments(windows: Sequence[Sequence[PairScore]]) -> FloatArray:
     pairs = [pair for of_window in windows for pair in of_window]
     gaps = [0.0 if pair.gap is None else pair.gap for pair in pairs]  # none of them is, see _pairs
     return moments_of_windows(gaps, [pair.prompt for pair in pairs], [*map(len, windows)])
-
-
-def _mean(moments: FloatArray) -> float:
-    return float(moments[1] / moments[0])

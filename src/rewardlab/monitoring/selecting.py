@@ -24,7 +24,7 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from rewardlab.data.fingerprints import CompletionSketch
-from rewardlab.data.records import as_json
+from rewardlab.data.records import text_as_json
 from rewardlab.errors import CheckpointError, ConfigError, DataError, RewardLabError
 from rewardlab.evaluation.scorers import pair_temperature
 from rewardlab.monitoring.candidates import REASONS, Candidate, candidates_of, keys_of
@@ -288,7 +288,7 @@ def _row(measured: Measured, index: int, rank: int, seed: int) -> dict[str, Any]
     group = measured.groups[candidate.group]
     a, b = candidate.first, candidate.second
     # Drawn for each comparison alone, from texts in an order of their own: not from how the pool has them.
-    one, other = sorted((a, b), key=lambda side: json.dumps(as_json(group.completions[side])))
+    one, other = sorted((a, b), key=lambda side: json.dumps(text_as_json(group.completions[side])))
     a, b = (one, other) if _coin(seed, candidate.key) else (other, one)
     margin = float(measured.margins[index]) * (1 if a == candidate.first else -1)
     why: dict[str, Any] = {"margin": margin, "p_a": float(expit(margin / measured.temperature))}
@@ -296,9 +296,9 @@ def _row(measured: Measured, index: int, rank: int, seed: int) -> dict[str, Any]
         why[name] = float(measured.measures[name][index]) if name in measured.measures else None
     return {
         "id": candidate.key,
-        "prompt": as_json(group.prompt),
-        "a": as_json(group.completions[a]),
-        "b": as_json(group.completions[b]),
+        "prompt": text_as_json(group.prompt),
+        "a": text_as_json(group.completions[a]),
+        "b": text_as_json(group.completions[b]),
         "subset": group.subset,
         "why": {**why, "rank": rank},
         "label": None,

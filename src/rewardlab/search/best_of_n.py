@@ -18,7 +18,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from rewardlab.data.records import as_json
+from rewardlab.data.records import text_as_json
 from rewardlab.errors import ConfigError
 from rewardlab.rewards.best_of_n import kl_of_best_of_n, reward_weighted_indices, top_k
 from rewardlab.rewards.preference_pairs import preference_pairs
@@ -85,7 +85,7 @@ class JudgedGroup:
         if self.scores:
             found |= {
                 "best": self.best,
-                "best_completion": as_json(self.group.completions[self.best]),
+                "best_completion": text_as_json(self.group.completions[self.best]),
                 "best_score": self.scores[self.best],
                 "ranking": list(self.ranking),
                 "ranks": list(self.ranks),
@@ -202,4 +202,4 @@ def _alike(prompt: Text, *completions: Text) -> list[Any]:
     if all(isinstance(text, str) for text in (prompt, *completions)):
         return [prompt, *completions]
     before = () if prompt == "" else messages_of(prompt, role="user")
-    return [as_json(before), *(as_json(messages_of(text, role="assistant")) for text in completions)]
+    return [text_as_json(before), *(text_as_json(messages_of(text, role="assistant")) for text in completions)]
