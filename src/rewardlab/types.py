@@ -316,6 +316,11 @@ class PromptGroup:
         return text_key(self.prompt, role="user")
 
     @property
+    def completion_keys(self) -> tuple[str, ...]:
+        """One of each completion, equal for two if and only if they render alike."""
+        return tuple(text_key(completion, role="assistant") for completion in self.completions)
+
+    @property
     def name(self) -> str:
         """How an error names this row: its source, else its id."""
         return self.source or (f"id {self.id!r}" if self.id is not None else "a group made in memory")

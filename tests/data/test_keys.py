@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rewardlab.data import keys
+from rewardlab import types
 from rewardlab.data.check import check_groups
 from rewardlab.data.keys import comparisons, keyed
 from rewardlab.types import Pair, PromptGroup
@@ -33,8 +33,7 @@ def test_a_check_makes_the_key_of_each_text_once(monkeypatch):
         made.append(text)
         return original(text, role=role)
 
-    original = keys.text_key
-    monkeypatch.setattr(keys, "text_key", counting)
+    original = types.text_key
     monkeypatch.setattr("rewardlab.types.text_key", counting)
     check_groups([PromptGroup(f"p{n}", ("a", f"b{n}"), (Pair(),)) for n in range(10)])
     assert len(made) == 30

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewardlab.types import PromptGroup, text_key
+from rewardlab.types import PromptGroup
 
 SKETCH_SIZE = 8192
 """Completions a sketch holds: all of a small set; of a large one a sample that other sets can be held against."""
@@ -57,7 +57,7 @@ def _learned_from(group: PromptGroup) -> list[Any]:
 def _completion_keys(group: PromptGroup) -> list[str]:
     """One text per completion, equal for two completions exactly if they and their prompts render alike."""
     prompt = group.prompt_key
-    return [f"{prompt}\n{text_key(completion, role='assistant')}" for completion in group.completions]
+    return [f"{prompt}\n{key}" for key in group.completion_keys]
 
 
 def _hashes(group: PromptGroup) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rewardlab.types import Pair, PromptGroup, text_key
+from rewardlab.types import Pair, PromptGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,7 @@ class KeyedGroup:
 
 def keyed(groups: Sequence[PromptGroup]) -> list[KeyedGroup]:
     """Groups with the keys of their texts."""
-    return [
-        KeyedGroup(
-            group, index, group.prompt_key, tuple(text_key(text, role="assistant") for text in group.completions)
-        )
-        for index, group in enumerate(groups)
-    ]
+    return [KeyedGroup(group, index, group.prompt_key, group.completion_keys) for index, group in enumerate(groups)]
 
 
 def comparisons(rows: Iterable[KeyedGroup]) -> Iterator[tuple[KeyedGroup, Pair, str, str]]:

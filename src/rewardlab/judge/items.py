@@ -16,7 +16,7 @@ from random import Random
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.judge.questions import MOST_COMPLETIONS
 from rewardlab.judge.verdicts import Choice, Mode
-from rewardlab.types import PromptGroup, text_key
+from rewardlab.types import PromptGroup
 
 MAX_PAIRS = 10
 """Comparisons that are asked for of one group without preferences; of more, as many are drawn."""
@@ -121,7 +121,7 @@ def _comparisons(group: PromptGroup, left_out: Counter[str], most: int, draw: Ra
         return []
     own = {frozenset((pair.chosen, pair.rejected)) for pair in group.pairs}
     pairs = sorted(tuple(sorted(sides)) for sides in own) or list(combinations(range(len(group.completions)), 2))
-    keys = _keys(group)
+    keys = group.completion_keys
     different = [pair for pair in pairs if keys[pair[0]] != keys[pair[1]]]
     if len(different) < len(pairs):
         left_out["comparisons of equal texts"] += len(pairs) - len(different)
@@ -137,7 +137,7 @@ def _comparisons(group: PromptGroup, left_out: Counter[str], most: int, draw: Ra
 
 def _lists(group: PromptGroup, left_out: Counter[str], most: int, draw: Random) -> _Found:
     """All completions at once; of equal texts the first."""
-    keys = _keys(group)
+    keys = group.completion_keys
     indices = tuple(index for index, key in enumerate(keys) if key not in keys[:index])
     if len(indices) < len(keys):
         left_out["completions of equal texts"] += len(keys) - len(indices)
@@ -196,10 +196,5 @@ def human_choice(group: PromptGroup, first: int, second: int) -> Choice | None:
 
 def _given_order(group: PromptGroup, indices: tuple[int, ...]) -> tuple[int, ...]:
     """The indices in the order of a hash of their texts, within the prompt."""
-    prompt = group.prompt_key
-    keys = {index: text_key(group.completions[index], role="assistant") for index in indices}
+    prompt, keys = group.prompt_key, group.completion_keys
     return tuple(sorted(indices, key=lambda i: (hashlib.sha256(f"{prompt}\0{keys[i]}".encode()).digest(), i)))
-
-
-def _keys(group: PromptGroup) -> list[str]:
-    return [text_key(completion, role="assistant") for completion in group.completions]

@@ -15,7 +15,7 @@ from rewardlab.judge.event_loop import EventLoop
 from rewardlab.judge.judge import Judge, in_order
 from rewardlab.judge.judged_rows import scores_of
 from rewardlab.judge.verdicts import Abstention, PairVerdict, abstention_of
-from rewardlab.types import PromptGroup, Text, text_key
+from rewardlab.types import PromptGroup, Text
 
 MOST_COMPARED = 16
 """Completions of a group that are compared each with each: 240 questions."""
@@ -156,7 +156,7 @@ class JudgeScorer:
 
 
 def _different(group: PromptGroup) -> list[tuple[int, int]]:
-    keys = [text_key(completion, role="assistant") for completion in group.completions]
+    keys = group.completion_keys
     return [(i, j) for i, j in combinations(range(len(keys)), 2) if keys[i] != keys[j]]
 
 

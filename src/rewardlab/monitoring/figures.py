@@ -114,7 +114,7 @@ def snapshot_of(
         "scores": _distribution([score for of_group in scores for score in of_group]),
         "disagreement": None,
         "gap": None,
-        "subsets": _subsets(result, groups, scores),
+        "subsets": _subsets(result, scores),
         "weights": weights_of(scorer),
         "has_lineage": bool(getattr(scorer.contract, "lineage", None)),
     }
@@ -242,9 +242,7 @@ def _distribution(values: Sequence[float]) -> dict[str, Any]:
     return {"num": len(array), "mean": float(array.mean()), "std": float(array.std()), "quantiles": quantiles}
 
 
-def _subsets(
-    result: EvaluationResult, groups: Sequence[PromptGroup], scores: Sequence[Sequence[float]]
-) -> dict[str, dict[str, float]]:
+def _subsets(result: EvaluationResult, scores: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
     """Plain figures by subset; their mean score is of all completions of their groups."""
     temperature = result.temperature or 1.0
     found = {}

@@ -25,6 +25,9 @@ from rewardlab.scoring.names import short_name
 SCHEDULED: tuple[Kind, ...] = ("fresh", "canary", "live")
 """The kinds that are looked at again and again."""
 
+MOST_VERSIONS = 12
+"""Versions that the page shows one by one: the newest."""
+
 _SILENT_AFTER = 3.0  # times the usual interval; one run that is missed is no news
 _LOOKS_FOR_A_RHYTHM = 3
 _LOOKS_OF_ANOTHER = 3  # after so many of another version, a version's last look is no longer how things stand

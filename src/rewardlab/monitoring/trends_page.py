@@ -14,6 +14,7 @@ from rewardlab.evaluation.report.rendering import render
 from rewardlab.monitoring.advice import ADVICE
 from rewardlab.monitoring.snapshots import Kind
 from rewardlab.monitoring.trends import (
+    MOST_VERSIONS,
     SCHEDULED,
     Episode,
     Trends,
@@ -26,9 +27,6 @@ from rewardlab.monitoring.trends import (
 from rewardlab.monitoring.trends_charts import TREND_STYLE
 from rewardlab.monitoring.trends_sections import canary_section, fresh_section, live_section
 from rewardlab.monitoring.trends_tables import findings_section, looks_section, subset_section
-
-MOST_VERSIONS = 12
-"""Versions with a card of their own: the newest."""
 
 
 @dataclass(frozen=True, slots=True)

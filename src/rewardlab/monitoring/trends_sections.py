@@ -17,12 +17,8 @@ from rewardlab.metrics.histograms import Histogram
 from rewardlab.metrics.reliability import Z_95
 from rewardlab.monitoring.snapshots import Snapshot
 from rewardlab.monitoring.thresholds import Thresholds
-from rewardlab.monitoring.trends import Trends, finding_of, label_of, place, seconds_of, time_words
+from rewardlab.monitoring.trends import MOST_VERSIONS, Trends, finding_of, label_of, place, seconds_of, time_words
 from rewardlab.monitoring.trends_charts import Look, Span, over_time
-
-MOST_VERSIONS = 12
-"""Versions whose canary figures are drawn: the newest."""
-
 
 _FRESH: tuple[tuple[str, str, str, bool], ...] = (
     ("accuracy", "Accuracy", "accuracy", True),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.types import Pair, PromptGroup, text_key
+from rewardlab.types import Pair, PromptGroup
 
 How: TypeAlias = Literal["best-worst", "best-rest", "all"]
 """Which pairs a group gives: its best over its worst, its best over each other, or every better over every worse."""
@@ -77,7 +77,7 @@ def preference_pairs(
             raise DataError(f"{group.name}: a score is infinite", hint="score in float32")
         unscored += len(given) - len(known)
         order = sorted(known, key=lambda index: -known[index])  # sorted is stable: of equal scores the earlier
-        texts = [text_key(completion, role="assistant") for completion in group.completions]
+        texts = group.completion_keys
         found: list[tuple[int, int]] = []
         for better, worse in _comparisons(order, how):
             gap = known[better] - known[worse]

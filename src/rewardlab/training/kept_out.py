@@ -22,7 +22,7 @@ from rewardlab.data.records import group_of, record_of
 from rewardlab.errors import DataError
 from rewardlab.training.refresh import OldRun
 from rewardlab.training.run import TRAINING_FOLDER
-from rewardlab.types import Message, PromptGroup, Text, messages_of, text_key
+from rewardlab.types import Message, PromptGroup, Text, messages_of
 
 FILE_NAME = "kept_out.jsonl"
 ROLE = "kept-out"
@@ -164,13 +164,13 @@ class _Texts:
 
     def __init__(self, groups: Sequence[PromptGroup]) -> None:
         self.prompts = {group.prompt_key for group in groups if group.prompt}
-        self._completions = {key for group in groups if not group.prompt for key in _completion_keys(group)}
+        self._completions = {key for group in groups if not group.prompt for key in group.completion_keys}
 
     def have(self, group: PromptGroup) -> bool:
         """Whether the group's prompt is among them, or without one a completion."""
         if group.prompt:
             return group.prompt_key in self.prompts
-        return not self._completions.isdisjoint(_completion_keys(group))
+        return not self._completions.isdisjoint(group.completion_keys)
 
 
 class _Said:
@@ -194,10 +194,6 @@ class _Said:
         repeated = bool(known) and all(before is not None and verdict in before for before, verdict in known)
         contradicts = any(before is not None and verdict not in before for before, verdict in known)
         return repeated, contradicts, len(known)
-
-
-def _completion_keys(group: PromptGroup) -> list[str]:
-    return [text_key(completion, role="assistant") for completion in group.completions]
 
 
 def _plain(value: Text, role: str) -> tuple[Message, ...]:

@@ -20,7 +20,7 @@ from rewardlab.evaluation.benchmarks.result import Benchmark, BenchmarkResult
 from rewardlab.evaluation.readable import GroupEncoder, readable
 from rewardlab.evaluation.scorers import GroupScorer, scores_and_steps, scores_steps
 from rewardlab.metrics.inputs import check_scores
-from rewardlab.types import PromptGroup, text_key
+from rewardlab.types import PromptGroup
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def summary_of(benchmark: Benchmark, result: BenchmarkResult) -> dict[str, Any]:
 
 
 def _key(group: PromptGroup) -> tuple[str | None, ...]:
-    return group.subset, group.prompt_key, *(text_key(text, role="assistant") for text in group.completions)
+    return group.subset, group.prompt_key, *group.completion_keys
 
 
 _Source: TypeAlias = tuple[str, str | None, Iterator[tuple[str, Mapping[str, Any]]]]
