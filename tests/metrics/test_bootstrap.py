@@ -139,7 +139,7 @@ def test_ten_thousand_prompts_are_quick_and_small() -> None:
     clusters = names(np.arange(20_000) // 2)
     start = time.process_time()
     bootstrap_by_cluster(rows, clusters, {"mean": mean_of(1)})
-    assert time.process_time() - start < 4  # generous: a loop over resamples and rows takes over a minute
+    assert time.process_time() - start < 10  # generous: a loop over resamples and rows takes over a minute
     tracemalloc.start()
     bootstrap_by_cluster(rows, clusters, {"mean": mean_of(1)}, resamples=400)
     peak = tracemalloc.get_traced_memory()[1]

@@ -227,11 +227,11 @@ def test_nearly_always_right_stays_quiet(stream) -> None:
 
 
 def test_hundreds_of_windows_are_quick(stream) -> None:
-    """It runs within the history's write lock: some 0.5 s on a free core."""
+    """It runs within the history's write lock: some 0.5 s on a free core; quadratic in the windows it were minutes."""
     for _ in range(299):
         stream.history.record(stream.snapshot("fresh", stream.pairs(200)), lambda _, __: [])
     newest = stream.snapshot("fresh", stream.pairs(200))
     start = time.process_time()
     found = fresh.test_fresh(stream.history, newest, LIMITS)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 20
     assert found[0].state == "ok"

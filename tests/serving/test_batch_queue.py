@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -258,15 +259,25 @@ def test_what_is_shared_by_several_batches_waits_once_and_relieves_once():
 def test_thousands_of_requests_are_taken_in_linear_time():
     """Twice as many cost about twice as much; 16 times as many, were it quadratic, 256 times."""
 
-    def seconds(count: int) -> float:
+    def calls(count: int) -> int:
+        """How many functions are called, those in C too: the same however busy the machine is."""
         queue = BatchQueue(count)
         put(queue, *(job_of(talk(f"prompt {number % 97}", "an answer")) for number in range(count)))
-        start = time.process_time()
-        while queue.next_batch(40, now=0.0)[0]:
-            pass
-        return time.process_time() - start
+        called = 0
 
-    assert seconds(16_384) < 60 * max(seconds(1024), 1e-3)
+        def note(frame: object, event: str, argument: object) -> None:
+            nonlocal called
+            called += event in ("call", "c_call")
+
+        sys.setprofile(note)
+        try:
+            while queue.next_batch(40, now=0.0)[0]:
+                pass
+        finally:
+            sys.setprofile(None)
+        return called
+
+    assert calls(16_384) < 24 * calls(1024)
 
 
 def test_a_long_prompt_that_a_request_repeats_is_read_once():
@@ -275,7 +286,7 @@ def test_a_long_prompt_that_a_request_repeats_is_read_once():
     queue = BatchQueue(1024)
     start = time.process_time()
     queue.put(job_of(*(talk(query, str(number)) for number in range(1024))))
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 2
 
 
 def test_requests_of_one_item_go_in_the_order_in_which_they_came():

@@ -376,7 +376,7 @@ def test_a_thousand_requests_at_once_are_admitted_and_answered_quickly():
         async with serving(FakeWorkers(budget=2000)) as (backend, _):
             start = time.process_time()
             answers = await asyncio.gather(*(backend.score([item(n, f"{n % 50}")]) for n in range(4000)))
-            assert time.process_time() - start < 3.0
+            assert time.process_time() - start < 15  # some 0.5 s; each looking through all others, minutes
             assert [numbers(answer) for answer in answers] == [[float(n)] for n in range(4000)]
 
     run(test())

@@ -120,16 +120,15 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_eight_mebibytes_take_less_than_a_second(name: str) -> None:
-    """Processor time, and the better of two tries, for the machine may be busy."""
+def test_no_body_takes_more_than_time_in_its_length(name: str) -> None:
+    """Eight mebibytes take some tenths of a second, and a reader that begins anew at each byte takes hours.
 
-    def seconds() -> float:
-        start = time.process_time()
-        with contextlib.suppress(RequestRefused):
-            parse(HOSTILE[name], 32)
-        return time.process_time() - start
-
-    assert seconds() < 1 or seconds() < 1
+    Processor time with an allowance of twenty, for whoever else runs here slows it, too.
+    """
+    start = time.process_time()
+    with contextlib.suppress(RequestRefused):
+        parse(HOSTILE[name], 32)
+    assert time.process_time() - start < 10
 
 
 def test_a_body_of_brackets_alone_takes_no_memory() -> None:
