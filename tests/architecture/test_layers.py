@@ -19,6 +19,8 @@ LAYERS = {
     "errors": 0,
     "types": 0,
     "config": 0,
+    "files": 0,
+    "launching": 0,
     "objectives": 1,
     "metrics": 1,
     "data": 1,
@@ -42,6 +44,8 @@ FOREIGN = {
     "errors": {"torch", "transformers", "numpy"},
     "types": {"torch", "transformers", "numpy"},
     "config": {"torch", "transformers", "numpy"},
+    "files": {"torch", "transformers", "numpy"},
+    "launching": {"torch", "transformers", "numpy"},
     "metrics": {"torch", "transformers"},
     "calibration": {"torch", "transformers"},
     "rewards": {"transformers", "datasets"},
@@ -52,6 +56,8 @@ FOREIGN = {
 ONLY_IN = {
     "trl": {"adapters", "studies"},
     "openai": {"judge"},
+    "ray": {"adapters"},
+    "deepspeed": {"modeling", "training"},
     **{name: {"serving"} for name in ("fastapi", "starlette", "uvicorn", "prometheus_client", "httpx2", "pydantic")},
 }
 """Optional libraries to the only rooms that may know them."""

@@ -25,6 +25,7 @@ from typing import Any
 from rewardlab.data.loading import MAX_BAD_FRACTION, Reading, read_groups
 from rewardlab.data.reading import is_hub_id, iter_rows
 from rewardlab.errors import ConfigError, DataError, RewardLabError
+from rewardlab.files import replace_safely
 from rewardlab.scoring.bulk_rows import (
     OF_LISTS,
     BulkScorer,
@@ -35,7 +36,7 @@ from rewardlab.scoring.bulk_rows import (
     num_completions,
     score_rows,
 )
-from rewardlab.scoring.partial import Partial, beside, replace_safely, require_apart
+from rewardlab.scoring.partial import Partial, beside, require_apart
 from rewardlab.scoring.row_ids import IDS_ARE_TEXT, are_integers, as_text, ids_became_text
 from rewardlab.types import PromptGroup
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rewardlab.errors import ConfigError
+from rewardlab.files import replace_safely
 
 INTERNAL = (".partial", ".partial.journal", ".partial.journal.new", ".partial.new", ".quarantine.jsonl")
 """Endings of the files that a run keeps beside an output; :func:`beside` is the one that becomes the output."""
@@ -239,15 +240,3 @@ def _lock(path: Path, descriptor: int) -> None:
         raise ConfigError(f"another process is writing {path}", hint="wait for it, or give another output") from None
     except OSError:
         pass  # a file system without locks; two runs at once are then the user's to avoid
-
-
-def replace_safely(source: Path, target: Path) -> None:
-    """Rename a file over another, safe on disk before and after."""
-    with open(source, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(source, target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
