@@ -19,9 +19,10 @@ from typing import Any
 from rewardlab.data.formats import parse_row
 from rewardlab.data.records import text_as_json
 from rewardlab.errors import DataError, RewardLabError
+from rewardlab.files import replace_safely
 from rewardlab.judge.judged_rows import Judged, comparisons_of, ratings_of
 from rewardlab.judge.verdicts import Mode, PairVerdict, RatingReading, StepsReading, abstention_of
-from rewardlab.scoring.partial import beside, replace_safely
+from rewardlab.scoring.partial import beside
 from rewardlab.scoring.row_ids import row_id
 from rewardlab.types import PromptGroup, Text, messages_of
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from rewardlab.data.loading import MAX_BAD_FRACTION, Reading, read_groups
 from rewardlab.errors import ConfigError, RewardLabError
+from rewardlab.files import replace_safely
 from rewardlab.judge.chat import Usage
 from rewardlab.judge.event_loop import EventLoop, as_finished
 from rewardlab.judge.items import MAX_PAIRS, Item, Items, items_of
@@ -30,7 +31,7 @@ from rewardlab.judge.judged_rows import FAILED, Asked, Judged, row_of, verdict_o
 from rewardlab.judge.verdicts import Mode, Verdict, abstention_of
 from rewardlab.scoring.bulk import check_files
 from rewardlab.scoring.bulk_rows import data_fingerprint
-from rewardlab.scoring.partial import Partial, beside, replace_safely
+from rewardlab.scoring.partial import Partial, beside
 from rewardlab.types import PromptGroup
 
 MAX_ABSTAINED = 0.5

@@ -27,11 +27,12 @@ from rewardlab.data.fingerprints import CompletionSketch
 from rewardlab.data.records import text_as_json
 from rewardlab.errors import CheckpointError, ConfigError, DataError, RewardLabError
 from rewardlab.evaluation.scorers import pair_temperature
+from rewardlab.files import replace_safely
 from rewardlab.monitoring.candidates import REASONS, Candidate, candidates_of, keys_of
 from rewardlab.monitoring.diversity import by_turns, farthest_first
 from rewardlab.monitoring.novelty import KnownTexts
 from rewardlab.scoring.ensemble import EnsembleScorer
-from rewardlab.scoring.partial import beside, replace_safely
+from rewardlab.scoring.partial import beside
 from rewardlab.scoring.scorer import Scorer
 from rewardlab.types import PromptGroup
 

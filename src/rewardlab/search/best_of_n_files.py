@@ -19,9 +19,10 @@ from typing import Any
 
 from rewardlab.data.loading import MAX_BAD_FRACTION
 from rewardlab.errors import ConfigError
+from rewardlab.files import replace_safely
 from rewardlab.scoring.bulk import CHUNK_ROWS, ScoredRows, check_files, scored_rows
 from rewardlab.scoring.bulk_rows import BulkScorer
-from rewardlab.scoring.partial import Partial, beside, replace_safely, require_apart
+from rewardlab.scoring.partial import Partial, beside, require_apart
 from rewardlab.scoring.row_ids import IDS_ARE_TEXT, are_integers, ids_became_text
 from rewardlab.search.best_of_n import JudgedGroup, Selection
 from rewardlab.search.best_of_n_curve import BestOfNSummary, summarise
