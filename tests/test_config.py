@@ -185,7 +185,10 @@ def test_what_is_required_is_asked_for():
         ("seed: 1\n---\nseed: 2\n", "not a YAML recipe"),
         ("[a]: 1\n", "not a YAML recipe: found unhashable key"),
         ("output: \x07\n", "not a YAML recipe"),
-        ("seed: !!python/object/apply:os.getcwd []\n", "not a YAML recipe: could not determine a constructor"),
+        (
+            "seed: !!python/object/apply:os.getcwd []\n",
+            "not a YAML recipe: the tag 'tag:yaml.org,2002:python/object/apply:os.getcwd' is not read",
+        ),
     ],
 )
 def test_a_bad_recipe_is_refused_with_file_and_line(tmp_path, text, message):

@@ -14,36 +14,73 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
-import itertools
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
+from rewardlab.documents import read_text
 from rewardlab.errors import ConfigError
 
 T = TypeVar("T")
 
 _TAG = "tag:yaml.org,2002:"
+_MOST_BYTES = 1 << 20
+_MOST_NODES = 10_000  # PyYAML composes some thousands in a second
+_MOST_DEPTH = 50
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _NUMBER = re.compile(r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$")
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML with the core scalars of version 1.2, and an error for a key that comes twice."""
+    """YAML with the core scalars of version 1.2, bounded, and an error for a key that comes twice."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = self._nodes = 0
+        self._sizes: dict[int, int] = {}  # of whole nodes, those that aliases repeat counted each time
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = cast(Any, self).peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            node = super().compose_node(parent, index)
+            if id(node) not in self._sizes:
+                _refuse(f"the alias *{event.anchor} stands inside what it repeats", event)
+            self._nodes += self._sizes[id(node)]
+        else:
+            if getattr(event, "tag", None) is not None:
+                _refuse(f"the tag {event.tag!r} is not read: expected plain values", event)
+            before = self._nodes
+            self._depth, self._nodes = self._depth + 1, self._nodes + 1
+            if self._depth > _MOST_DEPTH:
+                _refuse(f"it is nested deeper than {_MOST_DEPTH}", event)
+            node = super().compose_node(parent, index)
+            self._depth -= 1
+            self._sizes[id(node)] = self._nodes - before
+            if isinstance(node, yaml.ScalarNode) and _UNUSABLE.search(node.value):
+                _refuse("a text holds NUL or half of a UTF-16 pair, which no file and no tokenizer takes", event)
+        if self._nodes > _MOST_NODES:
+            _refuse(f"it holds more than {_MOST_NODES:,} values, what aliases repeat counted each time", event)
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge"]
-        for earlier, key in itertools.combinations(keys, 2):
-            if earlier.value == key.value:
+        seen: set[str] = set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge"]:
+            if key.value in seen:
                 problem = f"the key {key.value!r} comes twice"
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _refuse(problem: str, event: yaml.Event) -> NoReturn:
+    raise yaml.composer.ComposerError(problem=problem, problem_mark=cast(Any, event.start_mark))
 
 
 for _tag, _pattern, _first in (
@@ -112,26 +149,77 @@ def build(
     return cast(T, _construct(cls, given))
 
 
+def from_record(cls: type[T], record: object, where: str = "") -> T:
+    """An instance of a dataclass from JSON values, checked against its types all the way down.
+
+    Args:
+        cls: A dataclass; its fields may be dataclasses too, optional ones, and lists of them.
+        record: The values; a field with a default may be missing.
+        where: What stands before a key in errors, such as ``"probes[3]."``.
+
+    Returns:
+        The instance.
+
+    Raises:
+        ValueError: A key is unknown or missing, a value has the wrong type, or the dataclass refuses its values. Says
+            which.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where.rstrip('.') or cls.__name__} must be a mapping, got {_describe(record)}")
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, cls)) if field.init}
+    if unknown := [key for key in record if key not in fields]:
+        raise ValueError(f"unknown key {where}{str(unknown[0])[:60]}")
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in record:
+            values[name] = _of_record(record[name], hints[name], where + name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"there is no key {where}{name}")
+    return cls(**values)
+
+
+def _of_record(value: Any, hint: Any, where: str) -> Any:
+    if value is not None and (nested := _dataclass_in(hint)) is not None:
+        return from_record(nested, value, f"{where}.")
+    args = get_args(hint)
+    if get_origin(hint) is list and isinstance(value, list) and _dataclass_in(args[0]) is not None:
+        return [_of_record(item, args[0], f"{where}[{index}]") for index, item in enumerate(value)]
+    try:
+        return _convert(value, hint)
+    except _MismatchError:
+        raise ValueError(f"{where} must be {_expected(hint)}, got {_describe(value)}") from None
+
+
 def _read_recipe(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """The recipe's mapping, and the line on which each key (as a path) stands."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{path}: the recipe cannot be read: {reason}") from error
+    text = read_text(path, ConfigError, hint="name a YAML file", most_bytes=_MOST_BYTES)
     lines: dict[tuple[str, ...], int] = {}
     try:
-        loader = _Yaml(text)
-        node = loader.get_single_node()
-        values = {} if node is None else loader.construct_document(node)
+        node, values = _load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not a YAML recipe: {getattr(error, 'problem', None) or error}") from error
+    values = {} if node is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, got {_describe(values)}")
     _note_lines(node, (), lines)
     return values, lines
+
+
+def _load(text: str) -> tuple[yaml.Node | None, Any]:
+    """The one document of a text: as nodes, which know their lines, and as plain values (the loader is a SafeLoader).
+
+    Raises:
+        yaml.YAMLError: It is none.
+    """
+    try:
+        loader = _Yaml(text)
+        node = loader.get_single_node()
+        return node, None if node is None else loader.construct_document(node)
+    except (ValueError, OverflowError) as error:  # an escape that is no character, an integer of thousands of digits
+        raise yaml.YAMLError(str(error)) from error
 
 
 def _note_lines(node: yaml.Node | None, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
@@ -161,7 +249,7 @@ def _flatten(
 def _parse_override(text: str) -> Any:
     """The value of an override; text that is not YAML stays text, for a text field to take."""
     try:
-        return yaml.load(text, Loader=_Yaml)  # a SafeLoader: it builds plain values only
+        return _load(text)[1]
     except yaml.YAMLError:
         return text
 

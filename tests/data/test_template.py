@@ -102,3 +102,49 @@ def test_what_the_template_refuses_is_told_with_its_reason(tokenizer: PreTrained
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(CheckpointError, match=r"roles \['user', 'assistant'\]: roles must alternate"):
         render(tokenizer, CONVERSATION)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{% for i in range(10000000) %}{{ i }}{% endfor %}",  # more than Jinja's sandbox lets one loop have
+        "{{ 1 / 0 }}",
+        "{% for tool in tools %}{{ tool }}{% endfor %}",
+        "{{ messages[0].content.__class__.__mro__ }}",
+        "{{ messages[9].content.x }}",
+        "{{ messages['a' }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+    ],
+)
+def test_whatever_a_template_does_is_its_error(tokenizer: PreTrainedTokenizerFast, body: str) -> None:
+    tokenizer.chat_template = body
+    with pytest.raises(CheckpointError, match="the chat template refuses a conversation with roles"):
+        seal_chat_template(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("template", "who"),
+    [
+        ("{{ messages[0].content }}<eos>", "assistant"),
+        ("{{ messages[-1].content }}<eos>", "user"),
+        ("{% for m in messages %}{{ m.role }}: {{ m.content[0].text }}<eos>{% endfor %}", "user"),
+        ("{% for m in messages %}{{ m.role }}<eos>{% endfor %}", "user"),
+    ],
+    ids=["no answer", "no question", "content in parts", "nothing"],
+)
+def test_a_template_that_leaves_out_what_was_said_is_refused(
+    tokenizer: PreTrainedTokenizerFast, template: str, who: str
+) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(CheckpointError, match=f"leaves out what the {who} says"):
+        seal_chat_template(tokenizer)
+
+
+def test_a_tokenizer_that_gives_no_ids_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("a", "")
+    assert begin_token(tokenizer) == "<bos>"  # though the text it is tried on has no id of its own
+    tokenizer.chat_template = "{% if messages[0].content == 'other words' %}b{% endif %}"
+    with pytest.raises(CheckpointError, match="leaves out what"):
+        seal_chat_template(tokenizer)

@@ -200,3 +200,14 @@ def test_a_model_of_others_without_a_pad_or_template(copy: Path) -> None:
     with torch.inference_mode():
         theirs = [model(torch.tensor([ids])).logits[0, 0].item() for ids in sequences]
     assert score_sequences(loaded.model, sequences) == pytest.approx(theirs, abs=1e-5)
+
+
+def test_a_model_of_others_whose_template_asks_the_clock(copy: Path) -> None:
+    """Their template is left as it is, and that scores will change with the day is told."""
+    (copy / FILE_NAME).unlink()
+    path = copy / "chat_template.jinja"
+    template = "{{ strftime_now('%d %b %Y') }}" + path.read_text()
+    path.write_text(template)
+    loaded = load_reward_model(copy)
+    assert loaded.tokenizer.chat_template == template
+    assert any("on another day" in note for note in loaded.notes)

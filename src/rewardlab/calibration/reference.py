@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,6 +40,20 @@ class ReferenceStatistics:
     std: float
     quantiles: dict[str, float]
     sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a spread or quantiles that would turn scores round.
+
+        Raises:
+            ValueError: The deviation is below 0, a level is no number in [0, 1], or scores fall as levels rise.
+        """
+        if self.std < 0:
+            raise ValueError(f"the standard deviation of the reference set must be at least 0, got {self.std}")
+        levels = sorted((float(level), score) for level, score in self.quantiles.items())
+        if not all(0 <= level <= 1 for level, _ in levels):
+            raise ValueError("the levels of the reference set's quantiles must be numbers from 0 to 1")
+        if any(later < earlier for (_, earlier), (_, later) in pairwise(levels)):
+            raise ValueError("the reference set's quantiles must rise with their levels")
 
 
 def reference_statistics(scores: Sequence[float], source: str, sha256: str | None = None) -> ReferenceStatistics:

@@ -6,17 +6,23 @@ This file knows how each is opened, and why it may not be. What a row is and whi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from rewardlab.documents import require_regular_files
 from rewardlab.errors import DataError
 
 _SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk writes beside the data
 _REACH_SECONDS = 10.0
 
 
-def parquet_batches(path: Path) -> Iterator[Any]:
+def parquet_batches(path: Path, skip: int = 0) -> Iterator[Any]:
     """The record batches of a Parquet file.
+
+    Args:
+        path: The file.
+        skip: Rows to leave out at its beginning; row groups that hold no others are not read.
 
     Raises:
         DataError: It is none.
@@ -26,9 +32,21 @@ def parquet_batches(path: Path) -> Iterator[Any]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name may be no text
         raise DataError(f"{path}: not a readable Parquet file ({error})", hint="write or download it again") from error
-    return iter(file.iter_batches(batch_size=1024))
+    sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    starts = [0, *accumulate(sizes)]
+    groups = [index for index in range(len(sizes)) if starts[index + 1] > skip]
+    if not skip or not groups:
+        return iter(file.iter_batches(batch_size=1024, row_groups=groups))
+    return _without_first(file.iter_batches(batch_size=1024, row_groups=groups), skip - starts[groups[0]])
+
+
+def _without_first(batches: Iterator[Any], skip: int) -> Iterator[Any]:
+    for batch in batches:
+        if skip < batch.num_rows:
+            yield batch.slice(skip)
+        skip = max(skip - batch.num_rows, 0)
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -48,7 +66,14 @@ def saved_batches(path: Path, split: str | None) -> Iterator[Any]:
         )
     import datasets
 
-    loaded = datasets.load_from_disk(str(path))
+    require_regular_files(path, ("**/*.json", "**/*.arrow"), DataError)
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:  # datasets and pyarrow build what the files' values say, and raise a dozen kinds
+        raise DataError(
+            f"{path}: not a whole data set: {type(error).__name__}: {str(error)[:300]}",
+            hint="write or copy the folder again",
+        ) from error
     if isinstance(loaded, datasets.DatasetDict):
         names = list(loaded)
         if split not in names and (split is not None or len(names) > 1):

@@ -10,9 +10,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from rewardlab.errors import DataError
+from rewardlab.files import written_safely
 
 
 @dataclass(slots=True)
@@ -107,8 +108,8 @@ class Quarantine:
     """Bad rows, kept in memory and, if a path is given, in a JSON Lines file that can be repaired and read again.
 
     Each line is ``{"file", "line", "reason", "row"}``, in ASCII, so that what is not valid Unicode survives as an
-    escape. The file is written as rows come, and there is none when no row is bad: one left by an earlier run is
-    removed.
+    escape. The file takes its place at once when the context ends, with an error too, for that is mostly about these
+    rows. There is none when no row is bad: one left by an earlier run is removed.
 
     Args:
         path: Where to write; None keeps the rows in memory only.
@@ -120,34 +121,32 @@ class Quarantine:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.rows: list[BadRow] = []
-        self._stream: TextIO | None = None
 
     def __enter__(self) -> Quarantine:
-        """Remove what an earlier run left."""
-        if self.path is not None:
-            try:
-                self.path.unlink(missing_ok=True)
-            except OSError as error:
-                raise DataError(f"{self.path}: cannot be written as the quarantine file ({error.strerror})") from error
+        """Nothing is written yet."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the file."""
-        if self._stream is not None:
-            self._stream.close()
+        """Write the file."""
+        if self.path is None:
+            return
+        try:
+            if not self.rows:
+                self.path.unlink(missing_ok=True)
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with written_safely(self.path) as beside, beside.open("w", encoding="ascii", newline="\n") as stream:
+                for bad in self.rows:
+                    record = {"file": bad.file, "line": bad.line, "reason": bad.reason, "row": bad.row}
+                    stream.write(json.dumps(record, default=str) + "\n")
+        except OSError as failed:
+            raise DataError(
+                f"{self.path}: cannot be written as the quarantine file ({failed.strerror})",
+                hint="give another file, or make room and repeat the command",
+            ) from failed
 
     def add(self, bad: BadRow) -> None:
         """Keep one bad row."""
         self.rows.append(bad)
-        if self.path is None:
-            return
-        try:
-            if self._stream is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._stream = self.path.open("w", encoding="ascii", newline="\n")
-            record = {"file": bad.file, "line": bad.line, "reason": bad.reason, "row": bad.row}
-            self._stream.write(json.dumps(record, default=str) + "\n")
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be written as the quarantine file ({error.strerror})") from error

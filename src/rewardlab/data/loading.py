@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from rewardlab.data.formats import parse_row
 from rewardlab.data.ledger import BadRow, Ledger, Quarantine, reason_kind
-from rewardlab.data.reading import iter_rows
+from rewardlab.data.reading import RawRow, iter_rows
 from rewardlab.data.solutions import labels_format
 from rewardlab.errors import ConfigError, DataError
 from rewardlab.types import PromptGroup
@@ -56,10 +56,10 @@ class Reading:
         """
         bad, read = len(self.bad_rows), self.ledger.read
         limit = 0.0 if strict else max_bad_fraction
-        if self.groups and bad <= limit * read:
+        if self.ledger.used and bad <= limit * read:
             return
         ways = ["repair them", "name the row format (format, --format NAME)"]
-        if not self.groups:
+        if not self.ledger.used:
             message = f"none of {read:,} rows can be used"
         elif strict:
             message = f"{bad:,} of {read:,} rows are bad ({bad / read:.1%}); none may be (strict)"
@@ -132,29 +132,19 @@ def read_groups(
     files = [sources] if isinstance(sources, str | Path) else list(sources)
     if quarantine is not None and any(Path(file).resolve() == quarantine.resolve() for file in files):
         raise ConfigError(f"the quarantine file {quarantine} is one of the sources", hint="write it elsewhere")
-    same_name = Counter(Path(file).name for file in files)
     groups: list[PromptGroup] = []
     ledger = Ledger()
     with Quarantine(quarantine) as kept:
-        for file in files:
-            before = ledger.read
-            told = _labels_of(file, split)
-            for raw in iter_rows(file, split=split):
-                # The file's name is enough, unless several have it.
-                place = raw.name if same_name[Path(file).name] == 1 else f"{file}:{raw.line}"
-                try:
-                    if raw.row is None:
-                        raise DataError(raw.problem or "unreadable")
-                    groups.append(parse_row(raw.row, format=format, source=place, labels_format=told))
+        for file, names_path in zip(files, names_of_places(files), strict=True):
+            for _, found in iter_groups(file, format=format, split=split, names_path=names_path):
+                if isinstance(found, BadRow):
+                    ledger.quarantine(found.reason)
+                    kept.add(found)
+                else:
+                    groups.append(found)
                     ledger.use()
-                except DataError as error:
-                    ledger.quarantine(error.message)
-                    row = raw.text if raw.row is None else raw.row
-                    kept.add(BadRow(raw.file, raw.line, error.message, row, place))
                 if on_progress is not None:
                     on_progress(ledger.read)
-            if ledger.read == before:
-                raise DataError(f"{file}: no rows in it", hint="check that the file is the one you meant")
     ledger.check()
     reading = Reading(groups, ledger, tuple(kept.rows), quarantine if kept.rows else None)
     if max_bad_fraction is not None:
@@ -162,7 +152,53 @@ def read_groups(
     return reading
 
 
-def _labels_of(file: str | Path, split: str | None) -> Callable[[], str | None]:
+def names_of_places(files: Sequence[str | Path]) -> list[bool]:
+    """For each source whether its places are named with its path: the file's name is enough, unless several have it."""
+    same_name = Counter(Path(file).name for file in files)
+    return [same_name[Path(file).name] > 1 for file in files]
+
+
+def iter_groups(
+    file: str | Path,
+    *,
+    format: str = "auto",
+    split: str | None = None,
+    names_path: bool = False,
+    first: int = 1,
+    offset: int | None = None,
+    labels: Callable[[], str | None] | None = None,
+) -> Iterator[tuple[RawRow, PromptGroup | BadRow]]:
+    """The group of each row of one source, or why it has none, one at a time.
+
+    Args:
+        file: A file, folder or hub id.
+        format: ``"auto"``, or a key of :data:`rewardlab.data.formats.FORMATS`.
+        split: The split, for hub ids and folders of several splits.
+        names_path: Whether a group's ``source`` is ``"data/pairs.jsonl:17"`` and not ``"pairs.jsonl:17"``.
+        first: The line to begin with, as :func:`~rewardlab.data.reading.iter_rows`.
+        offset: Of that line, likewise.
+        labels: Tells what lists of labels mean in this source; by default :func:`labels_of` it.
+
+    Raises:
+        DataError: The source cannot be opened, or holds no rows.
+        ConfigError: ``format`` is not known.
+    """
+    told = labels or labels_of(file, split)
+    raw = None
+    for raw in iter_rows(file, split=split, first=first, offset=offset):
+        place = f"{file}:{raw.line}" if names_path else raw.name
+        try:
+            if raw.row is None:
+                raise DataError(raw.problem or "unreadable")
+            yield raw, parse_row(raw.row, format=format, source=place, labels_format=told)
+        except DataError as error:
+            row = raw.text if raw.row is None else raw.row
+            yield raw, BadRow(raw.file, raw.line, error.message, row, place)
+    if raw is None and first == 1:
+        raise DataError(f"{file}: no rows in it", hint="check that the file is the one you meant")
+
+
+def labels_of(file: str | Path, split: str | None = None) -> Callable[[], str | None]:
     """Tells what lists of labels mean in a source; looks through all of it, once, and only if asked."""
     return cache(lambda: labels_format(raw.row for raw in iter_rows(file, split=split) if raw.row is not None))
 

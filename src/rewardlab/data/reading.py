@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardlab.data.batches import hub_batches, parquet_batches, saved_batches
+from rewardlab.documents import require_regular
 from rewardlab.errors import DataError
 
 _FORMATS = (".jsonl", ".json", ".ndjson", ".parquet", ".csv")
@@ -31,7 +32,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SPACE = re.compile(r"[ \t\n\r]*")  # what JSON takes for space
 _BOM = b"\xef\xbb\xbf"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_BLOCK = 1 << 16  # compressed bytes at a time: even a thousandfold compression stays at 64 MiB
+_BLOCK = 1 << 16  # bytes at a time; of gzip, which compresses a thousandfold at most, they become 64 MiB
+_ZSTD_PIECE = 1 << 10  # of zstd, where 4 bytes may stand for 128 KiB, these become 32 MiB
+_MOST_LINE = 1 << 26
+_MOST_ARRAY = 1 << 26
+_MOST_RATIO = 100  # an array is held whole, so that a small file must not become a large one
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class RawRow:
         row: The columns; None for a row that cannot be read.
         problem: Why the row cannot be read, ``"kind: detail"``; None for a good one.
         text: The broken text, where there is any, so that the row can be repaired.
+        offset: The byte at which its line begins in a JSON Lines file that is not compressed; None elsewhere.
     """
 
     file: str
@@ -52,6 +58,7 @@ class RawRow:
     row: dict[str, Any] | None = None
     problem: str | None = None
     text: str | None = None
+    offset: int | None = None
 
     @property
     def name(self) -> str:
@@ -59,7 +66,9 @@ class RawRow:
         return f"{Path(self.file).name}:{self.line}"
 
 
-def iter_rows(source: str | Path, *, split: str | None = None) -> Iterator[RawRow]:
+def iter_rows(
+    source: str | Path, *, split: str | None = None, first: int = 1, offset: int | None = None
+) -> Iterator[RawRow]:
     """Every row of a source, in order, the unreadable ones included.
 
     Args:
@@ -67,6 +76,9 @@ def iter_rows(source: str | Path, *, split: str | None = None) -> Iterator[RawRo
             is held in memory whole) or ``.csv`` file, each also as ``.gz`` or ``.zst`` (told by the first bytes); a
             ``.parquet`` file; a folder written by ``datasets.save_to_disk``; or a hub id ``owner/name``.
         split: The split of a hub id, or of a folder that holds several.
+        first: The ``line`` to begin with. What is before it is not read in Parquet, nor, with ``offset``, in JSON
+            Lines; elsewhere it is read and passed over.
+        offset: That row's :attr:`RawRow.offset`, where it is known.
 
     Returns:
         An iterator of rows. Blank lines are no rows. A compressed file that ends too soon, or is damaged, and an
@@ -76,12 +88,19 @@ def iter_rows(source: str | Path, *, split: str | None = None) -> Iterator[RawRo
         DataError: The source does not exist, is of an unknown kind, or cannot be opened; or ``split`` does not fit it.
     """
     path = Path(source)
+    if first > 1 and offset is not None:
+        return _json_rows(path, first, offset)
+    if first > 1 and not is_hub_id(source) and path.is_file() and _kind(path) == ".parquet":
+        return _table_rows(str(source), parquet_batches(path, first - 1), first - 1)
+    if first > 1:
+        return (raw for raw in iter_rows(source, split=split) if raw.line >= first)
     if is_hub_id(source):
         return _table_rows(str(source), hub_batches(str(source), split))
     if not path.exists():
         raise DataError(f"{source}: no such file or folder", hint="a hub data set is named owner/name, with a split")
     if path.is_dir():
         return _table_rows(str(source), saved_batches(path, split))
+    require_regular(path, DataError, hint="write what it gives to a file first")
     if split is not None:
         raise DataError(
             f"{source}: split {split!r} was asked for, but a file has no splits", hint="leave the split out"
@@ -112,7 +131,8 @@ def fingerprint(source: str | Path, *, split: str | None = None) -> str:
         return digest.hexdigest()
     if not path.exists():
         raise DataError(f"{source}: no such file or folder")
-    if path.is_file():
+    if not path.is_dir():
+        require_regular(path, DataError, hint="write what it gives to a file first")
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
@@ -179,46 +199,56 @@ def _blocks(stream: BufferedReader) -> Iterator[bytes]:
     part, fresh = new(), True
     while block := stream.read(_BLOCK):
         while block:
+            piece, block = (block, b"") if name == "gzip" else (block[:_ZSTD_PIECE], block[_ZSTD_PIECE:])
             try:
-                data = part.decompress(block)
+                data = part.decompress(piece)
             except broken as error:
                 raise _DamagedError(f"damaged {name}: {error}") from error
             yield data
-            block, fresh = (part.unused_data, True) if part.eof else (b"", False)
+            fresh = part.eof
             if fresh:
+                block = part.unused_data + block
                 part = new()  # files joined with `cat` are read through
     if not fresh:
         raise _DamagedError(f"truncated {name}: the file ends in the middle")
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(path: Path, offset: int = 0) -> Iterator[bytes]:
     r"""Lines without their ``\n``. Only that byte ends one: U+2028 and the like may stand inside a JSON string."""
-    rest: list[bytes] = []
+    rest, length = list[bytes](), 0
     with path.open("rb") as stream:
-        for block in _blocks(stream):
+        stream.seek(offset)
+        for block in _blocks(stream) if not offset else iter(lambda: stream.read(_BLOCK), b""):
             first, *others = block.split(b"\n")
             rest.append(first)
+            length += len(first)
+            if length > _MOST_LINE:
+                raise _DamagedError(f"line too long: more than {_MOST_LINE:,} bytes; from here on nothing can be read")
             if others:
                 yield b"".join(rest)
                 yield from others[:-1]
                 rest = [others[-1]]
+                length = len(others[-1])
     if any(rest):
         yield b"".join(rest)
 
 
-def _json_rows(path: Path) -> Iterator[RawRow]:
-    number = 0
+def _json_rows(path: Path, first: int = 1, offset: int = 0) -> Iterator[RawRow]:
+    with path.open("rb") as stream:
+        compressed = not offset and stream.read(4).startswith((_GZIP, _ZSTD))
+    number = first - 1
     try:
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(_lines(path, offset), start=first):
+            start, offset = offset, offset + len(line) + 1
             if number == 1:
                 line = line.removeprefix(_BOM)
             if line.strip():
-                yield _json_row(str(path), number, line)
+                yield _json_row(str(path), number, line, None if compressed else start)
     except _DamagedError as error:
         yield RawRow(str(path), number + 1, problem=str(error))
 
 
-def _json_row(file: str, number: int, line: bytes) -> RawRow:
+def _json_row(file: str, number: int, line: bytes, offset: int | None = None) -> RawRow:
     text = line.decode("utf-8", errors="backslashreplace")
     try:
         row = json.loads(line.decode("utf-8"))
@@ -234,7 +264,7 @@ def _json_row(file: str, number: int, line: bytes) -> RawRow:
         return RawRow(file, number, problem=f"not an object: {type(row).__name__}", text=text)
     if surrogate is not None:
         return RawRow(file, number, problem=f"lone surrogate: in {surrogate!r}", text=text)
-    return RawRow(file, number, row=row)
+    return RawRow(file, number, row=row, offset=offset)
 
 
 def _surrogate_column(row: dict[str, Any]) -> str | None:
@@ -262,7 +292,12 @@ def _array_rows(path: Path) -> Iterator[RawRow]:
     number, blocks, problem = 0, list[bytes](), ""
     with path.open("rb") as stream:
         try:
-            blocks.extend(_blocks(stream))
+            most = max(_MOST_ARRAY, _MOST_RATIO * path.stat().st_size)
+            for block in _blocks(stream):
+                blocks.append(block)
+                most -= len(block)
+                if most < 0:
+                    raise _DamagedError(f"too large: it inflates more than {_MOST_RATIO} times, as no text does")
         except _DamagedError as error:
             problem = str(error)
     # Bytes that are not UTF-8 become lone surrogates here, and what they were where the element is read.
@@ -333,15 +368,16 @@ def _csv_rows(path: Path) -> Iterator[RawRow]:
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _table_rows(file: str, batches: Iterator[Any]) -> Iterator[RawRow]:
-    """Rows of Arrow tables or record batches, one after the other."""
-    number = 0
+def _table_rows(file: str, batches: Iterator[Any], number: int = 0) -> Iterator[RawRow]:
+    """Rows of Arrow tables or record batches, one after the other, counted from ``number``."""
+    from pyarrow import ArrowException
+
     while True:
         try:
             batch = next(batches)
         except StopIteration:
             return
-        except OSError as error:  # pyarrow's errors about broken pages are OSErrors
+        except (OSError, ArrowException) as error:  # of broken pages some are the one, some the other
             yield RawRow(file, number + 1, problem=f"damaged file: {error}")
             return
         for row in _rows_of(batch):
@@ -349,14 +385,21 @@ def _table_rows(file: str, batches: Iterator[Any]) -> Iterator[RawRow]:
             if isinstance(row, dict):
                 yield RawRow(file, number, row=row)
             else:
-                yield RawRow(file, number, problem=f"invalid UTF-8: {row.reason}")
+                utf8 = isinstance(row, UnicodeDecodeError) or "UTF8" in str(row)
+                yield RawRow(file, number, problem=f"{'invalid UTF-8' if utf8 else 'damaged file'}: {row}")
 
 
-def _rows_of(batch: Any) -> list[dict[str, Any] | UnicodeDecodeError]:
-    """The rows of one batch; those whose text is not UTF-8 as the error."""
+def _rows_of(batch: Any) -> list[dict[str, Any] | Exception]:
+    """The rows of one batch; those that are damaged, or whose text is not UTF-8, as the error.
+
+    Arrow takes offsets and lengths as a file has them: read without having been validated, they may be of any memory.
+    """
+    from pyarrow import ArrowException
+
     try:
+        batch.validate(full=True)
         return list(batch.to_pylist())
-    except UnicodeDecodeError as error:
-        if batch.num_rows == 1:
-            return [error]
+    except (ArrowException, ValueError, OverflowError) as error:  # bytes that are no text; a date that Python has not
+        if batch.num_rows <= 1:
+            return [error] * batch.num_rows
     return [row for index in range(batch.num_rows) for row in _rows_of(batch.slice(index, 1))]

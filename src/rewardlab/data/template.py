@@ -21,6 +21,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rewardlab.data.fixed_template import without_clock
 from rewardlab.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def seal_chat_template(tokenizer: PreTrainedTokenizerBase) -> SealedTemplate:
 
     Raises:
         CheckpointError: The tokenizer has neither an EOS nor a SEP token, or its template cannot render a plain
-            user/assistant exchange, or does not start and end as promised even after sealing.
+            user/assistant exchange, leaves turns out, writes something random, or does not start and end as promised
+            even after sealing.
     """
     begin, end = begin_token(tokenizer), _end_token(tokenizer)
     template = chat_template_of(tokenizer)
@@ -77,8 +79,12 @@ def seal_chat_template(tokenizer: PreTrainedTokenizerBase) -> SealedTemplate:
         _require_sealed(tokenizer, begin)
         return SealedTemplate("plain", begin, end, ())
 
-    rendered = render(tokenizer, _PROBES[0])
     changes = []
+    if (fixed := without_clock(template)) != template:
+        changes.append("one fixed day put in the place of the clock: scores would have changed every day")
+        tokenizer.chat_template = template = fixed
+    rendered = render(tokenizer, _PROBES[0])
+    around = len(changes)
     if begin and not rendered.startswith(begin):
         changes.append(f"{begin} put in front: the tokenizer adds it to text, the template did not")
     end_ids = _without_trailing_space(tokenizer, tokenize(tokenizer, rendered))
@@ -87,7 +93,7 @@ def seal_chat_template(tokenizer: PreTrainedTokenizerBase) -> SealedTemplate:
         changes.append(f"{end} put at the end: the template ended an answer with no special token")
     elif rendered != rendered.rstrip():
         changes.append("white space after the last special token removed: the score would have been read there")
-    if changes:
+    if len(changes) > around:
         tokenizer.chat_template = _sealed(
             template,
             begin=begin if begin and not rendered.startswith(begin) else None,
@@ -138,16 +144,14 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Any, *, add_generation_
     Raises:
         CheckpointError: The template refuses the conversation; the message repeats its reason.
     """
-    from jinja2 import TemplateError
-
     try:
         return str(
             tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
         )
-    except (TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # a template is a program of its author's, which may raise anything
         roles = [message.get("role") for message in messages]
         raise CheckpointError(
-            f"the chat template refuses a conversation with roles {roles}: {error}",
+            f"the chat template refuses a conversation with roles {roles}: {error or type(error).__name__}",
             hint="change the rows to what the template allows, or give the tokenizer another chat template",
         ) from error
 
@@ -165,7 +169,7 @@ def begin_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
     Looked up by tokenising, since the flags that announce it (``add_bos_token``) are not always true to what happens.
     """
     bare, full = tokenize(tokenizer, "a"), tokenizer("a")["input_ids"]
-    if len(full) > len(bare) and full[0] != bare[0]:
+    if len(full) > len(bare) and full[:1] != bare[:1]:
         return str(tokenizer.convert_ids_to_tokens(full[0]))
     return None
 
@@ -225,12 +229,20 @@ def _without_trailing_space(tokenizer: PreTrainedTokenizerBase, ids: list[int]) 
 
 
 def _require_sealed(tokenizer: PreTrainedTokenizerBase, begin: str | None) -> None:
-    """Check the promise on two conversations, whatever the template is."""
+    """Check the promise on two conversations, whatever the template is, and that it writes what was said in them."""
+    told = render(tokenizer, _PROBES[0])
+    for turn, message in enumerate(_PROBES[0]):
+        other = [*_PROBES[0][:turn], {**message, "content": "other words"}, *_PROBES[0][turn + 1 :]]
+        if render(tokenizer, other) == told:
+            raise CheckpointError(
+                f"the chat template leaves out what the {message['role']} says: all such texts would score the same",
+                hint="give the tokenizer a chat template that writes every turn's content, which is a string",
+            )
     for probe in _PROBES:
         ids = tokenize(tokenizer, render(tokenizer, probe))
         begin_id = tokenizer.convert_tokens_to_ids(begin) if begin else None
         starts = begin_id is None or (ids[:1] == [begin_id] and ids[1:2] != [begin_id])
-        if not starts or ids[-1] not in _special_ids(tokenizer):
+        if not starts or not ids or ids[-1] not in _special_ids(tokenizer):
             shown = tokenizer.convert_ids_to_tokens(ids[:2] + ids[-2:])
             raise CheckpointError(
                 f"the chat template does not start with {begin!r} once and end with a special token: its first and "

@@ -11,12 +11,15 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rewardlab.calibration.comparison import Unit
 from rewardlab.calibration.reference import ReferenceStatistics
 from rewardlab.calibration.scale import ScoreScale
+from rewardlab.config import from_record
+from rewardlab.documents import read_json
 from rewardlab.errors import ContractError
+from rewardlab.files import write_safely
 from rewardlab.types import ReadOut
 
 FILE_NAME = "reward_contract.json"
@@ -42,6 +45,18 @@ class Probe:
     input_ids: list[int]
     score: float
     step_scores: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no conversation, or has no ids."""
+        for message in self.messages:
+            if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+                raise ValueError("a probe's messages must have role and content as text")
+        if not 0 <= self.num_prompt_messages < len(self.messages):
+            raise ValueError(
+                f"a probe of {len(self.messages)} messages cannot have {self.num_prompt_messages} of the prompt"
+            )
+        if not self.input_ids or min(self.input_ids) < 0:
+            raise ValueError("a probe must have ids, none below 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +153,17 @@ class Contract:
     lineage: list[dict[str, Any]] = field(default_factory=list)
     version: int = VERSION
 
+    def __post_init__(self) -> None:
+        """Refuse what no model can be loaded with, and no score be scaled with."""
+        if self.max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {self.max_length}")
+        for temperature in (self.temperature, *(head.temperature for head in self.heads)):
+            if temperature is not None and temperature <= 0:
+                raise ValueError(f"temperature must be above 0, got {temperature}")
+        for calibration in (self.calibration, *(head.calibration for head in self.heads)):
+            if calibration.get("unit", "pair") not in get_args(Unit):
+                raise ValueError(f"calibration.unit must be one of {get_args(Unit)}, got {calibration['unit']!r}")
+
     def temperature_of(self, unit: Unit) -> float | None:
         """The fitted temperature where it was fitted on this: preferences (``"pair"``) or outcomes (``"completion"``).
 
@@ -158,11 +184,11 @@ class Contract:
         """
         return _tolerance(self.tolerances, dtype)
 
-    def save(self, folder: Path, name: str = FILE_NAME) -> Path:
-        """Write the contract beside the weights; returns its path."""
-        path = folder / name
+    def save(self, folder: Path) -> Path:
+        """Write the contract beside the weights, at once; returns its path."""
+        path = folder / FILE_NAME
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_safely(path, text + "\n")
         return path
 
 
@@ -175,38 +201,20 @@ def load_contract(folder: str | Path) -> Contract | None:
     path = Path(folder) / FILE_NAME
     if not path.exists():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ContractError(f"{path}: not readable as JSON: {error}", hint="restore the file from a copy") from error
+    record = read_json(path, ContractError, strict=True)
     if not isinstance(record, dict) or record.get("version") != VERSION:
         came = record.get("version") if isinstance(record, dict) else type(record).__name__
         raise ContractError(
-            f"{path}: expected a contract of version {VERSION}, got {came!r}",
+            f"{path}: expected a contract of version {VERSION}, got {str(came)[:60]!r}",
             hint="use the rewardlab version that wrote the checkpoint",
         )
     try:
-        return Contract(
-            **{
-                **record,
-                "reference": _reference(record["reference"]),
-                "probes": [Probe(**probe) for probe in record["probes"]],
-                "head": ReadOut(**record.get("head", {})),  # contracts before 0.2 know one kind of head
-                "heads": [
-                    HeadRecord(**{**head, "reference": _reference(head["reference"])})
-                    for head in record.get("heads", [])  # older contracts know one head
-                ],
-            }
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        return from_record(Contract, record)  # what older contracts do not know has its default
+    except ValueError as error:
         raise ContractError(
             f"{path}: not a whole contract: {error}",
             hint="restore the file from a copy; contracts are not edited by hand",
         ) from error
-
-
-def _reference(record: dict[str, Any] | None) -> ReferenceStatistics | None:
-    return None if record is None else ReferenceStatistics(**record)
 
 
 def _tolerance(tolerances: dict[str, float], dtype: str) -> float:

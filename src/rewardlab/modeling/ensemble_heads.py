@@ -22,10 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from rewardlab.documents import read_bytes
 from rewardlab.errors import CheckpointError, ContractError
 from rewardlab.modeling.contract import Contract, load_contract
-from rewardlab.modeling.engine import Engine, Layout
+from rewardlab.modeling.engine import Engine, head_outputs
 from rewardlab.modeling.head import Float32Head, head_name, initialise_head
+from rewardlab.modeling.planner import Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -108,7 +110,7 @@ def load_heads(folder: str | Path, contract: Contract | None = None) -> Heads | 
             f"{path} is missing: the contract says that this checkpoint has {expected} heads",
             hint="copy the folder whole; without the file the checkpoint is still the mean of its heads",
         )
-    content = path.read_bytes()
+    content = read_bytes(path, CheckpointError)
     if hashlib.sha256(content).hexdigest() != contract.heads_sha256:
         raise CheckpointError(
             f"{path} is not the file that was saved with the contract: its SHA-256 is another",
@@ -197,7 +199,7 @@ def head_scores(
     Returns:
         Shape (sequences, H), float32, on the CPU; H = 1 for a plain model.
     """
-    rows = engine.rows([tuple(ids) for ids in sequences], None, on_progress, engine.scores)
+    rows = engine.rows([tuple(ids) for ids in sequences], None, on_progress, head_outputs)
     return rows if rows.ndim == 2 else rows.unsqueeze(-1)  # with one output rows are numbers; so are those of nothing
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import safe_open
 from torch import nn
 from torch.nn import functional
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rewardlab.calibration.reference import ReferenceStatistics
+from rewardlab.documents import read_json_object
 from rewardlab.errors import CheckpointError, ConfigError
 from rewardlab.modeling.contract import FILE_NAME
 from rewardlab.modeling.foreign_weights import (
@@ -33,13 +33,18 @@ from rewardlab.modeling.foreign_weights import (
     listed,
     load_whole,
     names_of,
-    read_json,
     read_tensor,
     with_adapter,
 )
 from rewardlab.modeling.forward import pad
 from rewardlab.modeling.head import head_name, is_decoder
-from rewardlab.modeling.loading import load_config, load_tokenizer, require_safetensors, resolve_folder
+from rewardlab.modeling.loading import (
+    load_config,
+    load_tokenizer,
+    open_safetensors,
+    require_safetensors,
+    resolve_folder,
+)
 from rewardlab.modeling.preparing import merged
 
 if TYPE_CHECKING:
@@ -116,7 +121,7 @@ def read_foreign(folder: Path, *, base: str | Path | None, device: torch.device)
             hint="docs/importing.md lists what can be imported",
         )
     require_safetensors(folder)
-    record, names = read_json(folder / "config.json"), set(files_of_tensors(folder))
+    record, names = read_json_object(folder / "config.json", CheckpointError), set(files_of_tensors(folder))
     if any(key in record for key in (*_OPENRLHF_KEYS, "mean")) or "value_head.weight" in names:
         return _openrlhf(folder, record, names, device)
     return _transformers(folder, names, device)
@@ -131,7 +136,7 @@ def _llama_factory(folder: Path, base: str | Path | None, device: torch.device) 
         hiyouga/LLaMA-Factory ``src/llamafactory/train/callbacks.py`` (``fix_valuehead_checkpoint``: the files),
         ``src/llamafactory/chat/hf_engine.py`` (``_get_scores``); huggingface/trl ``ValueHead`` (dropout, linear).
     """
-    with safe_open(folder / VALUE_HEAD, framework="pt") as file:
+    with open_safetensors(folder / VALUE_HEAD) as file:
         head = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
     model_folder = _base_folder(folder, base) if (folder / ADAPTER_CONFIG).exists() else folder
     config = load_config(model_folder)
@@ -283,7 +288,7 @@ def _by_transformers(
 
 
 def _base_folder(folder: Path, base: str | Path | None) -> Path:
-    named = base or read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    named = base or read_json_object(folder / ADAPTER_CONFIG, CheckpointError).get("base_model_name_or_path")
     if not named:
         raise ConfigError(f"{folder}: the adapter names no base model", hint="name it with --base")
     try:
@@ -295,7 +300,7 @@ def _base_folder(folder: Path, base: str | Path | None) -> Path:
 def _adapter_details(folder: Path, model_folder: Path) -> dict[str, Any]:
     if model_folder == folder:
         return {}
-    record = read_json(folder / ADAPTER_CONFIG)
+    record = read_json_object(folder / ADAPTER_CONFIG, CheckpointError)
     kept = {key: record.get(key) for key in ("r", "lora_alpha", "use_rslora", "use_dora", "modules_to_save")}
     return {"base_model": record.get("base_model_name_or_path"), "adapter": kept}
 

@@ -7,19 +7,18 @@ and PEFT's files; which framework puts what into them is :mod:`rewardlab.modelin
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from rewardlab.documents import read_json_object
 from rewardlab.errors import CheckpointError, MissingDependencyError
 from rewardlab.modeling.head import Float32Head, head_name
-from rewardlab.modeling.loading import quiet_transformers, require_no_gaps
+from rewardlab.modeling.loading import open_safetensors, quiet_transformers, require_no_gaps, told_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -48,18 +47,15 @@ def load_whole(auto: Any, folder: Path, config: PreTrainedConfig, *, head_may_la
         )
     if not any(path.name not in (VALUE_HEAD, ADAPTER) for path in folder.glob("*.safetensors")):
         raise CheckpointError(f"{folder}: no weights (*.safetensors) beside {VALUE_HEAD}", hint="pickles are not read")
-    try:
-        with quiet_transformers():
-            model, report = auto.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: {str(error).splitlines()[0]}", hint="was the folder copied whole?") from error
+    with quiet_transformers(), told_of(folder, "the model does not load", "was the folder copied whole?"):
+        model, report = auto.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     lacking = sorted(report["missing_keys"])
     if head_may_lack:
         # Only where the shape is right or there is none: the caller looks for the head itself.
@@ -116,25 +112,21 @@ def with_adapter(folder: Path, model: PreTrainedModel) -> nn.Module:
         from peft import PeftModel, get_peft_model_state_dict
     except ImportError as error:
         raise MissingDependencyError("adapters need peft", hint="pip install 'rewardlab[lora]'") from error
-    kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
+    kind = read_json_object(folder / ADAPTER_CONFIG, CheckpointError).get("peft_type")
     if kind != "LORA":
         raise CheckpointError(
             f"{folder}: an adapter of type {kind}, expected LORA", hint="only LoRA can be merged into a plain model"
         )
-    with safe_open(folder / ADAPTER, framework="pt") as file:
+    with open_safetensors(folder / ADAPTER) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     embedding = cast(nn.Embedding, model.get_input_embeddings())
     (own_name,) = (name for name, module in model.named_modules() if module is embedding)
     grown = [tensor.shape[0] for name, tensor in tensors.items() if name.endswith(f"{own_name}.weight")]
     if grown and grown[0] != embedding.num_embeddings:  # tokens were added before training
         model.resize_token_embeddings(grown[0], mean_resizing=False)
-    try:
+    hint = "name the base model that it was trained on with --base"
+    with told_of(folder, "the adapter does not fit its base model", hint):
         adapted: nn.Module = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder}: the adapter does not fit its base model: {str(error).splitlines()[0]}",
-            hint="name the base model that it was trained on with --base",
-        ) from error
     held = get_peft_model_state_dict(adapted, save_embedding_layers=bool(grown))
     lost = [n for n, t in tensors.items() if n not in held or not torch.equal(held[n].float().cpu(), t.float())]
     if lost:
@@ -178,30 +170,15 @@ def files_of_tensors(folder: Path) -> dict[str, Path]:
 
 def names_of(path: Path) -> list[str]:
     """The names of the tensors in one file."""
-    with safe_open(path, framework="pt") as file:
+    with open_safetensors(path) as file:
         return list(file.keys())
 
 
 def read_tensor(folder: Path, name: str) -> Tensor:
     """One tensor of a folder, as it is saved."""
-    with safe_open(files_of_tensors(folder)[name], framework="pt") as file:
+    with open_safetensors(files_of_tensors(folder)[name]) as file:
         tensor: Tensor = file.get_tensor(name)
         return tensor
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        CheckpointError: The file is none.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}", hint="restore the file from a copy") from error
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{path}: expected a JSON object", hint="restore the file from a copy")
-    return record
 
 
 def listed(names: Iterable[str]) -> str:

@@ -8,23 +8,25 @@ contract, load too; transformers' own forward is the truth for them, and what wa
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from rewardlab.data.encoding import Encoder
+from rewardlab.data.fixed_template import asks_clock
 from rewardlab.data.template import begin_token, chat_template_of, plain_template, seal_chat_template
-from rewardlab.errors import CheckpointError, ConfigError
+from rewardlab.documents import RESTORE, read_json_object, require_regular, require_regular_files
+from rewardlab.errors import CheckpointError, ConfigError, RewardLabError
 from rewardlab.modeling.contract import FILE_NAME, Contract, load_contract
 from rewardlab.modeling.head import head_name, use_float32_head
 from rewardlab.types import Kind, ReadOut
@@ -125,16 +127,18 @@ def load_reward_model(
         )
     require_safetensors(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-    with quiet_transformers():
+    torch_type = torch_dtype(dtype)
+    with quiet_transformers(), told_of(folder, "the model does not load", "config.json and the weights do not fit"):
         model, report = model_class(read_out.kind).from_pretrained(
             folder,
             config=config,
-            dtype=torch_dtype(dtype),
+            dtype=torch_type,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
     _require_complete(folder, model, report)
+    _require_ids_fit(folder, model, tokenizer, contract)
     _restore_float32_head(folder, model)
     require_finite(folder, model)
     notes = _settle_tokenizer(folder, model, tokenizer, contract)
@@ -183,9 +187,9 @@ def resolve_folder(source: str | Path) -> Path:
         CheckpointError: No such folder, and the hub has no such repository or cannot be reached.
     """
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # which takes any name, where Path.is_dir refuses long ones with an error of its own
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise CheckpointError(
             f"{path} is a file, expected a model folder", hint="name the folder that holds config.json"
         )
@@ -216,22 +220,16 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedC
             f"{folder}: no config.json" + (", only a PEFT adapter" if adapter else ""),
             hint="merge the adapter into its base model first" if adapter else "name the folder that holds config.json",
         )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}", hint="restore the file from a copy") from error
-    if record.get("auto_map") and record.get("model_type") not in CONFIG_MAPPING and not trust_remote_code:
+    record = read_json_object(path, CheckpointError)
+    model_type = record.get("model_type")
+    known = isinstance(model_type, str) and model_type in CONFIG_MAPPING
+    if record.get("auto_map") and not known and not trust_remote_code:
         raise CheckpointError(
-            f"{folder}: model type {record.get('model_type')!r} runs Python code from its repository: "
-            f"{record['auto_map']}",
+            f"{folder}: model type {model_type!r} runs Python code from its repository: {record['auto_map']}",
             hint="read that code first; --trust-remote-code runs it",
         )
-    try:
+    with told_of(path, "not a config", "the installed transformers may not know this model type"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: {str(error).splitlines()[0]}", hint="the installed transformers may not know this model type"
-        ) from error
     return config
 
 
@@ -241,14 +239,32 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     Raises:
         CheckpointError: There is none, or it does not load.
     """
-    try:
+    require_regular_files(folder, ("*.json", "*.jinja", "*.txt", "*.model"), CheckpointError)
+    hint = "save the tokenizer into the model folder (tokenizer.save_pretrained)"
+    with told_of(folder, "the tokenizer does not load", hint):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # tokenizers raises plain Exception for a broken tokenizer.json
-        raise CheckpointError(
-            f"{folder}: the tokenizer does not load: {(str(error).splitlines() or [type(error).__name__])[0]}",
-            hint="save the tokenizer into the model folder (tokenizer.save_pretrained)",
-        ) from error
     return tokenizer
+
+
+@contextmanager
+def told_of(path: Path, what: str, hint: str) -> Iterator[None]:
+    """What a library makes of a broken file, as an error that names it.
+
+    transformers and tokenizers build what the values of a file say, and raise whatever that leads to: a dozen kinds of
+    exceptions, and the panics of a Rust library, none of them documented. Too little memory says nothing of the file.
+
+    Raises:
+        CheckpointError: In the place of any other exception.
+    """
+    try:
+        yield
+    except (RewardLabError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path}: {what}: {lines[0][:300]}", hint=hint) from error
 
 
 def position_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -283,12 +299,27 @@ def require_finite(folder: Path, model: nn.Module) -> None:
 
 
 def require_safetensors(folder: Path) -> None:
-    """Refuse a folder whose weights are not safetensors.
+    """Refuse a folder whose weights are not safetensors, are no whole files, or would be read from elsewhere.
 
     Raises:
-        CheckpointError: They are pickled, or there are none.
+        CheckpointError: They are pickled, or there are none; a file is damaged; an index names what is not there.
     """
-    if any(folder.glob("*.safetensors")):
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        for path in files:
+            with open_safetensors(path):
+                pass
+        names = {path.name for path in files}
+        for index in sorted(folder.glob("*.safetensors.index.json")):
+            shards = read_json_object(index, CheckpointError).get("weight_map")
+            if not isinstance(shards, dict) or not shards:
+                raise CheckpointError(f"{index}: expected an object weight_map", hint=RESTORE)
+            absent = sorted({str(name)[:60] for name in shards.values() if name not in [*names]})
+            if absent:
+                raise CheckpointError(
+                    f"{index} names {absent[:3]}, which are no weight files of this folder",
+                    hint="was the folder copied whole?",
+                )
         return
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
     if pickles:
@@ -297,6 +328,21 @@ def require_safetensors(folder: Path) -> None:
             hint="have them converted to safetensors by someone who trusts the file",
         )
     raise CheckpointError(f"{folder}: no weights (*.safetensors)", hint="was the folder copied whole?")
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """An open safetensors file, as ``safetensors.safe_open`` gives it.
+
+    Raises:
+        CheckpointError: It is no whole safetensors file: its header and its size are compared when it is opened.
+    """
+    require_regular(path, CheckpointError)
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {error}", hint=RESTORE) from error
 
 
 @contextmanager
@@ -355,13 +401,31 @@ def require_no_gaps(folder: Path, names: Sequence[str]) -> None:
         )
 
 
+def _require_ids_fit(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, contract: Contract | None
+) -> None:
+    """Refuse a tokenizer, or probes, with ids that the model has no embedding for."""
+    count = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    probes = contract.probes if contract else ()
+    ids = {
+        "the tokenizer has": max(tokenizer.get_vocab().values(), default=0),
+        f"a probe in {FILE_NAME} has": max((max(probe.input_ids) for probe in probes), default=0),
+    }
+    for told, largest in ids.items():
+        if largest >= count:
+            raise CheckpointError(
+                f"{folder}: {told} the id {str(largest)[:30]}, and the model has embeddings for {count:,} ids",
+                hint="the tokenizer belongs to another model, or the embeddings were not resized",
+            )
+
+
 def _restore_float32_head(folder: Path, model: PreTrainedModel) -> None:
     """Give the head its saved float32 values back: loading in a lower dtype has rounded them."""
     name = head_name(model)
     head = use_float32_head(model)
     values = {f"{name}.weight": head.weight, f"{name}.bias": head.bias}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             for key in set(file.keys()) & values.keys():
                 with torch.no_grad():
                     values[key].copy_(file.get_tensor(key))
@@ -382,6 +446,8 @@ def _settle_tokenizer(
             seal_chat_template(tokenizer)  # raises, saying what is missing
         tokenizer.chat_template = plain_template(begin_token(tokenizer), str(end))
         notes.append("the tokenizer has no chat template: the plain one is used, which the model may never have seen")
+    elif asks_clock(chat_template_of(tokenizer) or ""):
+        notes.append("its chat template writes today's date: the same text scores differently on another day")
     ends = {i for i in (tokenizer.eos_token_id, tokenizer.sep_token_id) if i is not None}
     if text_config.pad_token_id is None:
         # transformers then reads the last id of an unpadded row; any id that never ends a row pads without moving that.

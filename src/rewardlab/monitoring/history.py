@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rewardlab.config import from_record
+from rewardlab.documents import parse_json, require_regular
 from rewardlab.errors import DataError
 from rewardlab.monitoring.snapshots import Finding, Kind, PairScore, Snapshot
 
@@ -30,6 +32,7 @@ APPLICATION_ID = 0x524C4D48  # "RLMH": written into the file's header, so that n
 SCHEMA_VERSION = 1
 
 _BUSY_S = 30.0  # a run holds the lock while it tests, a second or two with a thousand windows: enough for ten at once
+_MOST_RATIO = 100  # hashes and scores hardly become smaller; a thousand would be a bomb
 _MAGIC = b"SQLite format 3\0"
 
 _TABLES = (
@@ -282,6 +285,8 @@ def _require_ours(path: Path) -> None:
         raise DataError(f"{path} is a folder, expected a history file", hint="name a file, such as rm.history")
     if not path.parent.is_dir():
         raise DataError(f"no such folder for the history: {path.parent}", hint="make it first")
+    if path.exists():
+        require_regular(path, DataError, hint="name a file, such as rm.history")
     being_made = Path(f"{path}-journal").exists()  # looked at first: it is there before the file has content
     try:
         with path.open("rb") as file:
@@ -336,7 +341,7 @@ def _decoding(path: Path) -> Iterator[None]:
     """What is in a history and is no snapshot, as an error that names the file."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, zlib.error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
         raise DataError(f"{path}: a snapshot in it is damaged: {error}", hint="restore the file from a copy") from error
 
 
@@ -365,11 +370,24 @@ def _packed(pairs: Sequence[PairScore]) -> bytes:
 
 
 def _unpacked(packed: bytes) -> tuple[PairScore, ...]:
-    columns = json.loads(zlib.decompress(packed))
-    return tuple(PairScore(*row) for row in zip(*columns, strict=True))
+    unpacker = zlib.decompressobj()
+    unpacked = unpacker.decompress(packed, max(1 << 20, _MOST_RATIO * len(packed)))
+    if not unpacker.eof:
+        raise ValueError("the comparisons are cut, or inflate to more than comparisons can")
+    columns = parse_json(unpacked.decode("utf-8", "surrogatepass"))
+    names = [field.name for field in dataclasses.fields(PairScore)]
+    if not isinstance(columns, list) or not all(isinstance(column, list) for column in columns):
+        raise ValueError("the comparisons are no list of columns")
+    rows = list(zip(*columns, strict=True))
+    for row in {tuple(map(type, row)): row for row in rows}.values():  # one of each kind, of five million
+        from_record(PairScore, dict(zip(names, row, strict=True)))
+    return tuple(PairScore(*row) for row in rows)
 
 
 def _snapshot_of(number: int, record: str) -> Snapshot:
-    fields = json.loads(record)
-    findings = tuple(Finding(**finding) for finding in fields.pop("findings"))
-    return Snapshot(**fields | {"data": tuple(fields["data"])}, findings=findings, number=number)
+    fields = parse_json(record, strict=True)
+    findings = tuple(from_record(Finding, finding, "findings.") for finding in fields.pop("findings"))
+    found = from_record(Snapshot, {**fields, "pairs": (), "findings": (), "number": number})
+    if not all(isinstance(key, str) for key in found.metrics.get("tied", ())):
+        raise ValueError("metrics.tied must be keys as text")
+    return dataclasses.replace(found, findings=findings)

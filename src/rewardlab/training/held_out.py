@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rewardlab.data.records import group_of, record_of
+from rewardlab.documents import parse_json, require_regular
 from rewardlab.errors import DataError
+from rewardlab.files import written_safely
 from rewardlab.types import PromptGroup
 
 FILE_NAME = "held_out.jsonl"
@@ -29,7 +31,7 @@ def write_held_out(
     """Write ``training/held_out.jsonl`` of a checkpoint: a line for each group, with its scores."""
     path = folder / "training" / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="ascii") as file:
+    with written_safely(path) as beside, beside.open("w", encoding="ascii") as file:
         for index, (group, of_group) in enumerate(zip(groups, scores, strict=True)):
             steps = {} if step_scores is None else {"step_scores": [list(of_one) for of_one in step_scores[index]]}
             file.write(json.dumps({"group": record_of(group), "scores": list(of_group), **steps}) + "\n")
@@ -50,16 +52,17 @@ def read_held_out(folder: Path) -> tuple[list[PromptGroup], Scores, StepScores |
     groups: list[PromptGroup] = []
     scores: Scores = []
     steps: StepScores = []
-    with path.open(encoding="ascii") as file:
+    hint = "delete the file: it is only read by `rewardlab report`, which can be given data instead"
+    require_regular(path, DataError, hint=hint)
+    with path.open(encoding="ascii", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             try:
-                record = json.loads(line)
+                record = parse_json(line, strict=True)
                 groups.append(group_of(record["group"]))
                 scores.append([float(score) for score in record["scores"]])
                 if "step_scores" in record:
                     steps.append(record["step_scores"])
             except (DataError, KeyError, TypeError, ValueError) as error:
                 reason = error.message if isinstance(error, DataError) else str(error)
-                hint = "delete the file: it is only read by `rewardlab report`, which can be given data instead"
                 raise DataError(f"{path}:{number}: not a scored group: {reason}", hint=hint) from error
     return groups, scores, steps or None

@@ -13,11 +13,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rewardlab.config import from_record
+from rewardlab.documents import read_json_object
 from rewardlab.errors import CheckpointError, ConfigError
 from rewardlab.modeling.contract import FILE_NAME, MOST_ANCESTORS, Contract, load_contract
 from rewardlab.modeling.loading import fingerprint_of, resolve_folder
@@ -46,6 +49,26 @@ _OF_TRANSFORMERS = (
     "seed",
     "data_seed",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a refresh reads of ``training/run.json``; its other keys are not looked at."""
+
+    base_model: str
+    mode: str
+    objective: dict[str, Any]
+    base_path: str | None = None
+    base_fingerprint: str | None = None
+    sources: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for source in self.sources:
+            if not isinstance(source.get("role"), str) or not isinstance(source.get("sha256"), str):
+                raise ValueError("each of sources must have role and sha256 as text")
+
+
+_RUN_KEYS = [one.name for one in dataclasses.fields(_Run)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +122,7 @@ class OldRun:
             ConfigError: The old model itself was named.
         """
         where = place or self.run.get("base_path") or self.run["base_model"]
-        if Path(where).is_dir() and Path(where).resolve() == self.folder.resolve():
+        if os.path.isdir(where) and Path(where).resolve() == self.folder.resolve():
             raise ConfigError(
                 f"--model {where} is the model that is to be replaced",
                 hint="a refresh trains from its base model; leave --model out",
@@ -163,10 +186,11 @@ def read_old_run(folder: str | Path) -> OldRun:
             f"{folder}: {missing[0] if missing else FILE_NAME} is not there, so how it was trained is not known",
             hint="only a model trained by `rewardlab train` can be refreshed, with the folder training/ beside it",
         )
-    run, arguments = (_read_json(record) for record in records)
-    for name in ("base_model", "mode", "objective"):
-        if name not in run:
-            raise CheckpointError(f"{records[0]}: {name} is missing", hint="restore the file from a copy")
+    run, arguments = (read_json_object(record, CheckpointError, strict=True) for record in records)
+    try:
+        from_record(_Run, {name: run[name] for name in _RUN_KEYS if name in run})
+    except ValueError as error:
+        raise CheckpointError(f"{records[0]}: not a run: {error}", hint="restore the file from a copy") from error
     return OldRun(path, fingerprint_of(path), contract, run, arguments)
 
 
@@ -208,16 +232,6 @@ def _default(name: str) -> Any:
     if callable(field.default_factory):
         return field.default_factory()
     return getattr(field.default, "value", field.default)  # of an enum what JSON has
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}", hint="restore the file from a copy") from error
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{path}: expected an object", hint="restore the file from a copy")
-    return record
 
 
 def _shown(value: Any) -> str:
