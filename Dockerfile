@@ -10,11 +10,15 @@ FROM python:3.12-slim AS build
 ARG TORCH_INDEX=https://pypi.org/simple
 WORKDIR /src
 RUN python -m venv /opt/rewardlab
-COPY constraints.txt ./
-RUN /opt/rewardlab/bin/pip install --no-cache-dir --index-url "$TORCH_INDEX" --constraint constraints.txt torch
+COPY constraints-torch.txt constraints-serve.txt ./
+# Every file by its locked hash; torch, whose builds differ by machine, by its version.
+RUN /opt/rewardlab/bin/pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+  --requirement constraints-serve.txt
+RUN /opt/rewardlab/bin/pip install --no-cache-dir --index-url "$TORCH_INDEX" --requirement constraints-torch.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN /opt/rewardlab/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve]"
+RUN /opt/rewardlab/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+  && /opt/rewardlab/bin/pip check
 
 FROM python:3.12-slim
 COPY --from=build /opt/rewardlab /opt/rewardlab

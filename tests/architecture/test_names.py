@@ -21,8 +21,11 @@ WITHOUT_TEST_FILE: dict[str, str] = {
 """Source file to the test that covers it instead."""
 
 WITHOUT_SOURCE_FILE: dict[str, str] = {
+    "tests/cli/test_faults.py": "every command where the disk is full or read-only, or nobody reads what it prints",
+    "tests/data/test_fuzz.py": "any bytes in a data file are rows, bad rows or an error of ours, in bounded memory",
     "tests/evaluation/report/test_in_browser.py": "both pages, whole, in a real browser",
     "tests/evaluation/test_published_scores.py": "published scores give the figures that their authors' code gives",
+    "tests/modeling/test_fuzz_checkpoint.py": "any bytes in a file of a checkpoint are a score or a refusal",
     "tests/serving/protocols/test_verl.py": "what verl sends and reads, which is vLLM's dialect or SGLang's",
     "tests/serving/test_batching_admission.py": "who is admitted is answered in time, and who is not is told at once",
     "tests/serving/test_browser.py": "both pages of the server, in a real browser before a real scorer",
@@ -31,6 +34,7 @@ WITHOUT_SOURCE_FILE: dict[str, str] = {
     "tests/serving/test_openapi.py": "the application keeps what its OpenAPI document says",
     "tests/serving/test_serve_ray.py": "the example for Ray Serve",
     "tests/serving/test_vllm_checkpoint.py": "a checkpoint is what vLLM reads as ours is meant",
+    "tests/test_fuzz_yaml.py": "any bytes as a YAML file of ours are what they say, or an error of ours",
     "tests/training/test_every_objective.py": "each objective, through the real trainer, keeps the same laws",
 }
 """Test file of a law that runs through several source files, to that law."""

@@ -22,7 +22,9 @@ from rewardlab.training.arguments import RewardArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs" / "objectives.md"
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+MEMORY = ROOT / "docs" / "memory.md"
+LARGE = sorted((ROOT / "recipes").glob("llama_7b_*.yaml"))  # of 8 GPUs: planned here, not run
+RECIPES = sorted(set((ROOT / "recipes").glob("*.yaml")) - set(LARGE))  # recipes/distributed are accelerate's
 QUICK = ["max_steps=2", "max_length=160", "disable_tqdm=true", "learning_rate=1e-3", "per_device_train_batch_size=4"]
 
 Row = dict[str, Any]
@@ -122,6 +124,44 @@ def test_a_recipe_states_its_objective_s_arguments_and_the_docs_name_them(recipe
     assert row is not None
     named = set(re.findall(r"`(\w+)`", row[1])) & fields
     assert fields.intersection(parameters_of(recipe.stem)) <= stated <= named
+
+
+LLAMA_2_7B = {
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 4096,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", LARGE, ids=lambda path: path.stem)
+def test_a_recipe_for_8_gpus_fits_them_by_the_plan_that_the_docs_show(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page's own numbers, so that neither recipe, formula nor page can move alone."""
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_2_7B), encoding="utf-8")
+    told = re.search(r"--launcher (\w+) --processes 8", recipe.read_text(encoding="utf-8"))
+    assert told is not None
+    asked = ["--plan", "--json", "--processes", "8", "--memory", "80GB"]
+    assert main(["train", "--config", str(recipe), "--model", str(tmp_path), *asked]) == 0
+    record = json.loads(capsys.readouterr().out)
+    device = record["devices"][told[1]]
+    assert device["total"] < 0.8 * record["memory"], "a plan may be off by a fifth"
+    (row,) = re.findall(rf"^\| {recipe.stem} .*$", MEMORY.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:] == [
+        told[1],
+        f"{record['tokens_per_batch']:,}",
+        f"{sum(device['parts'].values()) / 1e9:.1f}",
+        f"{device['activations'] / 1e9:.1f}",
+        f"{device['total'] / 1e9:.1f}",
+        f"{device['largest_tokens_per_batch']['with_checkpointing']:,}",
+    ]
 
 
 def _sections() -> dict[str, str]:

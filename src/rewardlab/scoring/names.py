@@ -13,7 +13,6 @@ import os
 from pathlib import Path
 
 from rewardlab.errors import CheckpointError, ConfigError
-from rewardlab.modeling.contract import FILE_NAME
 
 
 def members_of(path: str | Path) -> list[str] | None:
@@ -69,6 +68,8 @@ def require_models(path: str | Path, *, contract: bool = False) -> None:
 
 
 def _require_model(name: str, contract: bool) -> None:
+    from rewardlab.modeling.contract import FILE_NAME  # it loads numpy, which the help of a command does not want
+
     if not name.strip() or "\0" in name:
         raise ConfigError(f"{name!r} names no model", hint="name the folder that holds config.json, or a hub id")
     folder = Path(name)
