@@ -8,6 +8,7 @@ The command line prints ``error: <message>`` and ``hint: <hint>`` and turns the 
     ├── MissingDependencyError  an optional package is needed for what was asked
     ├── DataError               a file or row that cannot be read as what it should be
     │   └── CompletionTooLongError   prompt can be cut, a completion cannot: it does not fit the maximum length
+    ├── StoppedError            exit 143: SIGTERM or Ctrl-C came while training, and all that was done is saved
     ├── JudgeEndpointError      a judge's endpoint that can answer nothing: key refused, model not there
     └── CheckpointError         a model directory that cannot be trusted to give scores
         └── ContractError       the contract is broken: its probes do not give the stored scores, or it does not parse
@@ -40,6 +41,10 @@ class ConfigError(RewardLabError):
 
 class MissingDependencyError(RewardLabError):
     """An optional package is needed for what was asked."""
+
+
+class StoppedError(RewardLabError):
+    """Not a failure: training was asked to stop, has finished its step, saved it, and can be gone on with."""
 
 
 class DataError(RewardLabError):

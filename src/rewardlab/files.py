@@ -38,9 +38,11 @@ def written_safely(path: str | Path) -> Iterator[Path]:
     try:
         yield beside
         replace_safely(beside, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(beside)):
+            error.filename, error.filename2 = str(path), None  # a write does not say where, and nobody knows beside
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,35 @@ def test_a_save_that_loses_the_head_fails(base_model: Path, tmp_path: Path) -> N
 
     with pytest.raises(ContractError, match="does not give the scores the trained model gave"):
         save(tmp_path / "rm", base_model, lose)
+    assert list((tmp_path / "rm").iterdir()) == []
+
+
+def test_a_folder_with_a_contract_is_whole_whenever_the_save_is_broken_off(
+    base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved over an earlier one, as a resumed run does, and broken off at each rename."""
+    model, _ = save(tmp_path / "rm", base_model)
+    earlier = score_sequences(model, SEQUENCES)
+    real = os.replace
+
+    class Killed(BaseException):
+        """Nothing that any code would catch and clean up after but by `finally`."""
+
+    for allowed in (0, 1, 2, 1000):
+        moved: list[Path] = []
+
+        def replace(source: Path, target: Path, moved: list[Path] = moved, allowed: int = allowed) -> None:
+            out_of_aside = Path(source).parent.name == ".saving-model" and Path(target).parent.name == "rm"
+            if out_of_aside and len(moved) >= allowed:
+                raise Killed
+            moved.extend([Path(target)] * out_of_aside)
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        try:
+            model, _ = save(tmp_path / "rm", base_model, lambda model: model.score.weight.data.mul_(2.0))
+        except Killed:
+            assert not (tmp_path / "rm" / "reward_contract.json").exists()
+    assert moved[-1].name == "reward_contract.json"
+    again = score_sequences(load_reward_model(tmp_path / "rm").model, SEQUENCES)
+    assert again == score_sequences(model, SEQUENCES) != earlier

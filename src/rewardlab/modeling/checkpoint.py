@@ -4,14 +4,17 @@ The order is what makes the proof worth something: probes are scored by the mode
 a fresh load of that folder must give those scores in every way :mod:`rewardlab.modeling.verification` knows. A head
 lost by an adapter, a template not saved, a padding id that moved: each shows here, before anyone is told that training
 succeeded.
+
+All of that is done in a folder inside; what has proved itself is then moved out, the contract last. So a folder with a
+contract in it is whole, whatever killed the process that wrote it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -24,7 +27,8 @@ from rewardlab.calibration.scale import pooler_settings
 from rewardlab.data.encoding import Encoder
 from rewardlab.data.template import SealedTemplate, template_hash
 from rewardlab.errors import ContractError
-from rewardlab.modeling.contract import FILE_NAME, Contract, HeadRecord, Probe
+from rewardlab.files import replace_safely, sync, sync_tree, write_safely
+from rewardlab.modeling.contract import FILE_NAME, Contract, HeadRecord, Probe, load_contract
 from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.ensemble_heads import Heads, head_scores, use_heads
 from rewardlab.modeling.head import is_decoder
@@ -49,6 +53,7 @@ TRUNCATION = (
 POOLER_FILE_NAME = "vllm_pooler.json"
 """vLLM's pooler settings that give the calibrated score: ``vllm serve DIR --pooler-config "$(cat ...)"``."""
 
+_SAVING = ".saving-model"
 _LIBRARIES = ("rewardlab", "torch", "transformers", "tokenizers", "safetensors", "accelerate")
 
 
@@ -105,11 +110,52 @@ def save_reward_model(
         The checks, all of which held.
 
     Raises:
-        ContractError: The saved checkpoint does not give the scores the model gave in memory.
+        ContractError: The saved checkpoint does not give the scores the model gave in memory; it is not kept.
+        OSError: It cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    made = folder / _SAVING
+    shutil.rmtree(made, ignore_errors=True)  # what a kill has left
+    try:
+        made.mkdir()
+        verification = _save_and_verify(
+            made,
+            model,
+            tokenizer,
+            template,
+            max_length=max_length,
+            provenance=provenance,
+            reference=reference,
+            read_out=read_out or ReadOut(),
+            calibration=calibration,
+            heads=heads,
+            head_records=head_records,
+        )
+        _move_out(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    contract = load_contract(folder)
+    assert contract is not None
+    write_model_card(folder, contract)
+    return verification
+
+
+def _save_and_verify(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    template: SealedTemplate,
+    *,
+    max_length: int,
+    provenance: Provenance,
+    reference: ReferenceStatistics | None,
+    read_out: ReadOut,
+    calibration: Calibration | None,
+    heads: Heads | None,
+    head_records: Sequence[HeadRecord],
+) -> Verification:
+    """The same, into a folder that nobody knows yet."""
     model.eval()
-    read_out = read_out or ReadOut()
     probes = make_probes(model, Encoder(tokenizer, max_length, read_out))
     records = _with_probes(head_records, _scores_of_heads(model, heads, probes)) if heads is not None else []
     contract = Contract(
@@ -148,8 +194,8 @@ def save_reward_model(
         failed = [check for check in verification.checks if not check.ok]
         shown = "; ".join(f"{c.name}: {c.max_difference:.3g} (allowed {c.tolerance:.3g})" for c in failed)
         raise ContractError(
-            f"{folder}: the saved checkpoint does not give the scores the trained model gave: {shown}",
-            hint="do not use this checkpoint; the training checkpoints beside it are intact",
+            f"{folder.parent}: the saved checkpoint does not give the scores the trained model gave: {shown}",
+            hint="it is not kept; training checkpoints, where there are any, are intact",
         )
     lower, *of_heads = measure_lower_precision_tolerances(folder, contract, device=model.device)
     tolerances = {**contract.tolerances, "bfloat16": lower, "float16": lower}
@@ -157,8 +203,24 @@ def save_reward_model(
         dataclasses.replace(record, tolerances={**record.tolerances, "bfloat16": own, "float16": own})
         for record, own in zip(contract.heads, of_heads, strict=True)
     ]
-    write_contract(folder, dataclasses.replace(contract, tolerances=tolerances, heads=records))
+    contract = dataclasses.replace(contract, tolerances=tolerances, heads=records)
+    contract.save(folder)
+    _write_pooler_settings(folder, contract)
     return verification
+
+
+def _move_out(made: Path, folder: Path) -> None:
+    """Put a new checkpoint's files in the places of an old one's; the folder has no contract until all are there."""
+    sync_tree(made)
+    (folder / FILE_NAME).unlink(missing_ok=True)
+    sync(folder)
+    names = [path.relative_to(made) for path in sorted(made.rglob("*")) if path.is_file()]
+    for old in folder.glob("model*.safetensors*"):  # of a model that was written in another number of files
+        if old.relative_to(folder) not in names:
+            old.unlink()
+    for name in sorted(names, key=lambda name: str(name) == FILE_NAME):
+        (folder / name).parent.mkdir(exist_ok=True)
+        replace_safely(made / name, folder / name)
 
 
 def _scores_of_heads(model: PreTrainedModel, heads: Heads, probes: Sequence[Probe]) -> list[list[float]]:
@@ -182,14 +244,17 @@ def _with_probes(records: Sequence[HeadRecord], scores: Sequence[list[float]]) -
 def write_contract(folder: Path, contract: Contract) -> None:
     """Write a contract and what is derived of it: the model card, and vLLM's settings where there is a score to set.
 
-    The contract is replaced at once, so that a kill in between leaves the old one or the new one.
+    Each is replaced at once, so that a kill in between leaves the old one or the new one.
     """
-    beside = contract.save(folder, name=f"{FILE_NAME}.new")
-    os.replace(beside, folder / FILE_NAME)
+    contract.save(folder)
+    _write_pooler_settings(folder, contract)
+    write_model_card(folder, contract)
+
+
+def _write_pooler_settings(folder: Path, contract: Contract) -> None:
     if contract.head.kind == "sequence" and contract.reference is not None and contract.temperature is not None:
         settings = json.dumps(pooler_settings(contract.reference, contract.temperature), indent=1)
-        (folder / POOLER_FILE_NAME).write_text(settings + "\n", encoding="utf-8")
-    write_model_card(folder, contract)
+        write_safely(folder / POOLER_FILE_NAME, settings + "\n")
 
 
 def _in_words(read_out: ReadOut, decoder: bool) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from rewardlab.files import write_safely
 from rewardlab.metrics.probability_columns import WORDS
 from rewardlab.modeling.contract import Contract
 from rewardlab.modeling.model_card_figures import (
@@ -95,7 +96,7 @@ def write_model_card(folder: Path, contract: Contract) -> bool:
     path = folder / FILE_NAME
     if path.exists() and MARKER not in path.read_text(encoding="utf-8", errors="replace"):
         return False
-    path.write_text(model_card(contract, folder.resolve().name), encoding="utf-8")
+    write_safely(path, model_card(contract, folder.resolve().name))
     return True
 
 

@@ -11,15 +11,13 @@ References:
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rewardlab.errors import DataError
+from rewardlab.files import written_safely
 from rewardlab.monitoring.snapshots import Snapshot
 
 _PREFIX = "rewardlab_monitor_"
@@ -50,16 +48,9 @@ def write_textfile(path: str | Path, snapshots: Sequence[Snapshot]) -> None:
     """
     target = Path(path)
     try:
-        number, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(number, "w", encoding="utf-8") as file:
-                file.write(textfile(snapshots))
-            os.chmod(beside, 0o644)  # the exporter runs as another user
-            os.replace(beside, target)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(beside)
-            raise
+        with written_safely(target) as beside:
+            beside.write_text(textfile(snapshots), encoding="utf-8")
+            beside.chmod(0o644)  # the exporter runs as another user
     except OSError as error:
         raise DataError(
             f"{target}: the Prometheus file cannot be written: {error.strerror}",

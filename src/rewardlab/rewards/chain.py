@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from rewardlab.calibration.reference import ReferenceStatistics
 from rewardlab.errors import ConfigError, DataError, RewardLabError
+from rewardlab.files import write_safely
 from rewardlab.rewards.batch import FloatArray, RewardBatch, RewardResult
 from rewardlab.rewards.configuration import Configuration, configuration_of, transforms_from
 from rewardlab.rewards.entries import Entries, Known, Transform
@@ -211,9 +211,7 @@ class RewardChain:
         path = Path(path)
         text = json.dumps(self.state_dict(), indent=2, allow_nan=False) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")  # ranks may write at once, each a file of its own
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+        write_safely(path, text)  # ranks may write at once
 
     def load(self, path: str | Path) -> None:
         """Read what :meth:`save` wrote.

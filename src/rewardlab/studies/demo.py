@@ -28,6 +28,7 @@ from rewardlab.data.loading import load_groups
 from rewardlab.errors import ConfigError
 from rewardlab.evaluation.evaluator import Evaluator
 from rewardlab.evaluation.report import gather_report, render_report
+from rewardlab.files import write_safely
 from rewardlab.modeling.loading import quiet_transformers
 from rewardlab.modeling.verification import verify_checkpoint
 from rewardlab.scoring.bulk import score_file
@@ -147,7 +148,7 @@ def run_demo(
             score_file(scorer, [paths.data / "held_out.jsonl"], paths.scores)
         with _timed(seconds, "report"):
             report("drawing the model's report, as `rewardlab report` does")
-            paths.report.write_text(render_report(gather_report(str(paths.model))), encoding="utf-8")
+            write_safely(paths.report, render_report(gather_report(str(paths.model))))
     finally:
         torch.set_num_threads(threads)
     result = DemoResult(
@@ -173,8 +174,8 @@ def run_demo(
             "tokenizers": tokenizers.__version__,
         },
     )
-    paths.page.write_text(render_page(result), encoding="utf-8")
-    paths.summary.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_safely(paths.page, render_page(result))
+    write_safely(paths.summary, json.dumps(result.to_dict(), indent=2) + "\n")
     return result
 
 
@@ -193,7 +194,7 @@ def _make_room(paths: DemoPaths) -> None:
         for file in (paths.scores, paths.page, paths.report):
             file.unlink(missing_ok=True)
     paths.folder.mkdir(parents=True, exist_ok=True)
-    paths.summary.write_text("{}\n", encoding="utf-8")
+    write_safely(paths.summary, "{}\n")
 
 
 def _utilities(group: PromptGroup) -> tuple[float, float]:

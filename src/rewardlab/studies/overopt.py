@@ -34,6 +34,7 @@ import numpy as np
 import torch
 
 from rewardlab.errors import ConfigError, MissingDependencyError
+from rewardlab.files import write_safely
 from rewardlab.metrics.bootstrap import FloatArray
 from rewardlab.rewards.best_of_n import default_sizes, expected_best_of_n, kl_of_best_of_n
 from rewardlab.scoring.combining_scores import combine
@@ -185,9 +186,7 @@ def _one_seed(
     finally:
         torch.set_num_threads(threads)
     record |= {"seed": seed, "settings": settings, "seconds": round(time.perf_counter() - start)}
-    written = file.with_suffix(".part")
-    written.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    written.replace(file)
+    write_safely(file, json.dumps(record) + "\n")
 
 
 def gold_reward(path: str | None) -> Gold:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from rewardlab.evaluation.page_numbers import decimal, percent
 from rewardlab.evaluation.report.rendering import render
+from rewardlab.files import write_safely
 from rewardlab.studies.overopt_curves import Curve
 from rewardlab.studies.overopt_figures import FIGURE_STYLE, Series, as_file, lines
 from rewardlab.studies.overopt_proxies import ProxySize
@@ -55,11 +56,11 @@ def write_pages(result: OveroptResult, folder: Path) -> Path:
         The page.
     """
     page = folder / "overopt.html"
-    page.write_text(render_page(result), encoding="utf-8")
-    (folder / "overopt.json").write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
-    (folder / "table.md").write_text(result.markdown(), encoding="utf-8")
+    write_safely(page, render_page(result))
+    write_safely(folder / "overopt.json", json.dumps(result.to_dict(), indent=1) + "\n")
+    write_safely(folder / "table.md", result.markdown())
     for figure in figures(result):
-        (folder / f"{figure.name}.svg").write_text(as_file(figure.svg), encoding="utf-8")
+        write_safely(folder / f"{figure.name}.svg", as_file(figure.svg))
     return page
 
 

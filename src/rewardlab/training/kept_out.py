@@ -20,6 +20,7 @@ from rewardlab.data.ledger import Ledger
 from rewardlab.data.reading import fingerprint
 from rewardlab.data.records import group_of, record_of
 from rewardlab.errors import DataError
+from rewardlab.files import write_safely
 from rewardlab.training.refresh import OldRun
 from rewardlab.training.run import TRAINING_FOLDER
 from rewardlab.types import Message, PromptGroup, Text, messages_of
@@ -128,7 +129,7 @@ def write_kept_out(folder: Path, groups: Sequence[PromptGroup]) -> list[dict[str
     if not groups:
         return []
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"group": record_of(group)}) + "\n" for group in groups), encoding="ascii")
+    write_safely(path, "".join(json.dumps({"group": record_of(group)}) + "\n" for group in groups))
     return [{"role": ROLE, "file": FILE_NAME, "sha256": fingerprint(path)}]
 
 

@@ -23,15 +23,21 @@ from rewardlab.data.fingerprints import groups_fingerprint
 from rewardlab.data.ledger import Ledger
 from rewardlab.data.loading import MAX_BAD_FRACTION
 from rewardlab.data.merging import count_merged
-from rewardlab.errors import ConfigError, DataError
+from rewardlab.errors import CheckpointError, ConfigError, DataError, RewardLabError, StoppedError
+from rewardlab.files import write_safely
 from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import fingerprint_of, position_limit, quiet_transformers
 from rewardlab.modeling.preparing import LoraOptions, Mode, PreparedModel, inner_model, prepare_for_training
+from rewardlab.modeling.ranks import Ranks
 from rewardlab.training.arguments import RewardArguments, read_out_of, require_objective
 from rewardlab.training.batches import EncodedDataset
-from rewardlab.training.finishing import SavedModel, groups_per_step
+from rewardlab.training.checkpoints import FoundCheckpoint, last_whole_checkpoint
+from rewardlab.training.finishing import SavedModel, gather_trained, groups_per_step
 from rewardlab.training.objective_parameters import learned_values
 from rewardlab.training.presets import PRESETS, Preset
+from rewardlab.training.processes import connect
+from rewardlab.training.saving import saved_by
+from rewardlab.training.stopping import StopWhenAsked
 from rewardlab.training.trainer import RewardTrainer
 from rewardlab.types import PromptGroup
 
@@ -91,7 +97,7 @@ def train_reward_model(
         dtype: What the forward computes in: ``"float32"``, ``"bfloat16"`` (autocast; weights stay float32) or
             ``"auto"``: bfloat16 where this machine is faster at it.
         overrides: Fields of :class:`RewardArguments` that differ from the mode's preset.
-        resume: Go on from the newest checkpoint in ``training/``.
+        resume: Go on from the newest checkpoint in ``training/`` that is whole.
         trust_remote_code: Run the model repository's own Python code.
         max_bad_fraction: Largest share of groups that may be impossible to encode before the run stops.
         ledger: Where dropped, quarantined and truncated training rows are counted.
@@ -108,6 +114,7 @@ def train_reward_model(
         ConfigError: An option cannot be used, or ``output_dir`` already holds something else.
         CheckpointError: The base model cannot be used, or the result does not verify.
         DataError: No usable group.
+        StoppedError: SIGTERM or Ctrl-C came while it trained; the step was finished, and its checkpoint saved.
     """
     output_dir = Path(output_dir)
     require_free(output_dir, resume=resume)
@@ -119,6 +126,7 @@ def train_reward_model(
         raise ConfigError(f"RewardArguments has no field {unknown[0]!r}", hint="see rewardlab.RewardArguments")
     require_objective(overrides)
     seed = int(overrides.get("seed", 42))
+    connected = connect(use_cpu=bool(overrides.get("use_cpu")))
     set_seed(seed)  # before the head is drawn
     prepared = prepare_for_training(
         model,
@@ -133,7 +141,12 @@ def train_reward_model(
     preset_name = mode if mode != "full" or is_decoder(inner_model(prepared.model)) else "encoder"
     for change in prepared.template.changes:
         report(f"chat template: {change}")
-    arguments = _arguments(output_dir, prepared, PRESETS[preset_name], dtype, overrides, train_groups, eval_groups)
+    arguments = _arguments(
+        output_dir, prepared, PRESETS[preset_name], dtype, {**connected, **overrides}, train_groups, eval_groups
+    )
+    ranks = Ranks.of_this_run()
+    if ranks.index > 0:
+        report = _say_nothing  # the first process says it
     trainer = RewardTrainer(
         prepared.model,
         arguments,
@@ -154,6 +167,7 @@ def train_reward_model(
         output_dir / TRAINING_FOLDER / "quarantine.jsonl",
         num_groups=len(train_groups),
         max_bad_fraction=max_bad_fraction,
+        writes=ranks.index == 0,
     )
     if trainer.eval_data:
         _account(
@@ -162,6 +176,7 @@ def train_reward_model(
             output_dir / TRAINING_FOLDER / "quarantine-eval.jsonl",
             num_groups=len(eval_groups or ()),
             max_bad_fraction=max_bad_fraction,
+            writes=ranks.index == 0,
         )
     report(
         f"{len(data.groups):,} rows to train on ({len(data.dropped):,} more dropped, {len(data.quarantined):,} more "
@@ -184,22 +199,34 @@ def train_reward_model(
         **({} if arguments.ensemble_heads == 1 else {"ensemble_heads": arguments.ensemble_heads}),
         "train_sha256": groups_fingerprint(data.groups),
     }
-    checkpoint = _start_or_resume(
-        output_dir / TRAINING_FOLDER,
-        manifest,
-        beside={
-            **_base_record(model),
-            **({"lora": dataclasses.asdict(lora or LoraOptions())} if mode == "lora" else {}),
-        }
-        | {"sources": [dict(source) for source in sources]},
-        resume=resume,
-        report=report,
+    checkpoint = _as_the_first_decides(
+        ranks,
+        lambda: _start_or_resume(
+            output_dir / TRAINING_FOLDER,
+            manifest,
+            beside={
+                **_base_record(model),
+                **({"lora": dataclasses.asdict(lora or LoraOptions())} if mode == "lora" else {}),
+            }
+            | {"sources": [dict(source) for source in sources]},
+            resume=resume,
+            arguments=arguments,
+            engine=saved_by(trainer.accelerator),
+            report=report,
+        ),
     )
+    stop = StopWhenAsked()
+    trainer.add_callback(stop)
     start = time.perf_counter()
-    with quiet_transformers():  # its bars would cut into ours
+    with quiet_transformers(), stop:  # its bars would cut into ours
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - start
-    if not trainer.is_world_process_zero():
+    if stop.stopped_at is not None:
+        raise StoppedError(
+            f"stopped after step {stop.stopped_at} of {trainer.state.max_steps}, as asked; all of it is saved",
+            hint="repeat the command with --resume to go on",
+        )
+    if not gather_trained(trainer):
         raise SystemExit(0)  # one process saves; the others have nothing left to do
 
     for name, value in learned_values(trainer.objective).items():
@@ -213,10 +240,10 @@ def train_reward_model(
     )
     history = [dict(entry) for entry in trainer.state.log_history]
     folder = output_dir / TRAINING_FOLDER
-    (folder / "log_history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    write_safely(folder / "log_history.json", json.dumps(history, indent=1) + "\n")
     if ledger is not None:
-        (folder / "ledger.json").write_text(json.dumps(ledger.to_dict(), indent=1) + "\n", encoding="utf-8")
-    (folder / "arguments.json").write_text(arguments.to_json_string() + "\n", encoding="utf-8")
+        write_safely(folder / "ledger.json", json.dumps(ledger.to_dict(), indent=1) + "\n")
+    write_safely(folder / "arguments.json", arguments.to_json_string() + "\n")
     return TrainingResult(saved, history, preset_name, seconds, data)
 
 
@@ -238,22 +265,6 @@ def require_free(output_dir: Path, *, resume: bool) -> None:
             f"{output_dir} is not an empty folder",
             hint="name another --output, or pass --resume to go on with the run in it",
         )
-
-
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was saved to its end; a kill while saving leaves one that was not.
-
-    transformers writes ``trainer_state.json`` last, and its own search for the last checkpoint does not look for it.
-    """
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    for path in sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-"))):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.warning("%s was not saved to its end and is passed over", path)
-            continue
-        return path
-    return None
 
 
 def bfloat16_is_faster() -> bool:
@@ -318,18 +329,26 @@ def _start_or_resume(
     *,
     beside: Mapping[str, Any],
     resume: bool,
+    arguments: RewardArguments,
+    engine: str,
     report: Callable[[str], None],
 ) -> str | None:
-    """Note what is trained on what, or check that the run to resume is this one; returns its newest checkpoint.
+    """Note what is trained on what, or check that the run to resume is this one; returns its newest whole checkpoint.
 
     What stands beside the manifest may change between the two, such as where files are.
     """
     path = folder / MANIFEST
     if not resume or not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**manifest, **beside}, indent=1) + "\n", encoding="utf-8")
+        write_safely(path, json.dumps({**manifest, **beside}, indent=1) + "\n")
         return None
-    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read, which says what the run to resume is: {error}",
+            hint="restore it from a backup, or start again, without --resume, with another --output",
+        ) from error
     differences = [
         f"{key} was {before.get(key)!r}, is now {value!r}"
         for key, value in manifest.items()
@@ -340,15 +359,65 @@ def _start_or_resume(
             f"the run in {folder.parent} is another one: {'; '.join(differences)}",
             hint="repeat the command that started it, with --resume, or name another --output",
         )
-    checkpoint = last_whole_checkpoint(folder)
-    report(f"resuming from {checkpoint.name}" if checkpoint else "nothing to resume: starting from the beginning")
-    return str(checkpoint) if checkpoint else None
+    found = last_whole_checkpoint(folder, report)
+    if found is None:
+        report("nothing to resume: starting from the beginning")
+        return None
+    _require_resumable(found, arguments, engine, report)
+    report(f"resuming from {found.folder.name}")
+    return str(found.folder)
+
+
+def _require_resumable(
+    found: FoundCheckpoint, arguments: RewardArguments, engine: str, report: Callable[[str], None]
+) -> None:
+    """Refuse a checkpoint that these processes cannot go on from."""
+    if not (found.folder / "scheduler.pt").exists() and engine == "whole":
+        raise CheckpointError(
+            f"{found.folder} holds a model and no optimiser: it cannot be gone on from",
+            hint="checkpoints of save_only_model are no resumable ones; leave it out, and start again",
+        )
+    if found.run is None:
+        return
+    then, now = found.run.world_size, arguments.world_size
+    told = f"{found.folder.name} was saved by {then} process{'es' * (then > 1)} ({found.run.engine})"
+    if found.run.engine != engine or (engine != "whole" and then != now):
+        raise ConfigError(
+            f"{told}, and this run has {now} ({engine}): the shards do not fit",
+            hint="resume with the launcher and the number of processes that it was started with",
+        )
+    if then != now:
+        report(f"{told}, and this run has {now}: as many groups a step in the same order; dropout is drawn anew")
+
+
+def _as_the_first_decides(ranks: Ranks, decide: Callable[[], str | None]) -> str | None:
+    """What the first process decides, in all of them; or what it raises, in all of them."""
+    found: tuple[str | None, Exception | None] = (None, None)
+    if ranks.index == 0:
+        try:
+            found = (decide(), None)
+        except (RewardLabError, OSError) as error:
+            found = (None, error)
+    decided, raised = ranks.gather(found)[0]
+    if raised is not None:
+        raise raised
+    return decided
+
+
+def _say_nothing(line: str) -> None:
+    """What processes that are not the first do with a line to tell."""
 
 
 def _account(
-    data: EncodedDataset, ledger: Ledger | None, quarantine: Path, *, num_groups: int, max_bad_fraction: float
+    data: EncodedDataset,
+    ledger: Ledger | None,
+    quarantine: Path,
+    *,
+    num_groups: int,
+    max_bad_fraction: float,
+    writes: bool,
 ) -> None:
-    """Say what encoding left out, in the ledger and the quarantine file; stop if it is too much."""
+    """Say what encoding left out, in the ledger and, where this process writes, in a file; stop if it is too much."""
     if ledger is not None:
         for _, reason in data.dropped:
             ledger.drop(reason, was_used=True)
@@ -357,12 +426,8 @@ def _account(
         ledger.truncated += data.num_truncated
     if not data.quarantined:
         return
-    quarantine.parent.mkdir(parents=True, exist_ok=True)
-    with quarantine.open("a", encoding="ascii") as file:
-        for group, reason in data.quarantined:
-            name, _, line = (group.source or "").rpartition(":")
-            record = {"file": name or None, "line": int(line) if line else None, "id": group.id, "reason": reason}
-            file.write(json.dumps(record) + "\n")
+    if writes:
+        _quarantine(data, quarantine)
     if len(data.quarantined) > max_bad_fraction * num_groups:
         raise DataError(
             f"{len(data.quarantined)} of {num_groups} rows cannot be used, at most {max_bad_fraction:.0%} may be; "
@@ -370,3 +435,13 @@ def _account(
             hint=f"{quarantine} has them all; repair them, raise max_length where they are too long, or allow more "
             "(max_bad_fraction)",
         )
+
+
+def _quarantine(data: EncodedDataset, path: Path) -> None:
+    """Add the rows that could not be encoded to those that could not be read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="ascii") as file:
+        for group, reason in data.quarantined:
+            name, _, line = (group.source or "").rpartition(":")
+            record = {"file": name or None, "line": int(line) if line else None, "id": group.id, "reason": reason}
+            file.write(json.dumps(record) + "\n")
