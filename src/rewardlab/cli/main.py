@@ -1,7 +1,8 @@
 """The command ``rewardlab``: its commands, and how every outcome is told.
 
 Data goes to stdout, talk to stderr. Exit status: 0 the work is done; 1 the work failed (``error:`` and ``hint:`` on
-stderr, or a traceback, which is a bug of ours); 2 the command was used wrongly; 130 interrupted.
+stderr, or a traceback, which is a bug of ours); 2 the command was used wrongly; 130 interrupted; 143 training was asked
+to stop (SIGTERM, Ctrl-C), and has finished and saved its step.
 
 This file knows the names of the commands and the exceptions; it does not know what a command does. It imports neither
 torch nor transformers, and no command file does before its command runs, so that ``--help`` answers at once.
@@ -29,6 +30,7 @@ from rewardlab.cli.demo import demo
 from rewardlab.cli.evaluate import evaluate
 from rewardlab.cli.import_ import import_
 from rewardlab.cli.judge import judge
+from rewardlab.cli.machine_faults import explained, open_standard_streams, silence, unread
 from rewardlab.cli.monitor import monitor
 from rewardlab.cli.overopt import overopt
 from rewardlab.cli.report import report
@@ -36,7 +38,11 @@ from rewardlab.cli.score import score
 from rewardlab.cli.serve import serve
 from rewardlab.cli.train import train
 from rewardlab.cli.verify import verify
-from rewardlab.errors import ConfigError, RewardLabError
+from rewardlab.errors import ConfigError, RewardLabError, StoppedError
+from rewardlab.launching import is_first
+
+STOPPED = 143
+"""The exit status of a training that was asked to stop and has saved its step: 128 + SIGTERM, as schedulers expect."""
 
 _EPILOG = "Run a command with [bold]--help[/bold] for its options and examples."
 
@@ -117,13 +123,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; those of the process by default.
 
     Returns:
-        0, 1, 2 or 130, as the module says. An exception that nobody expected is not caught.
+        0, 1, 2, 130 or 143, as the module says. An exception that nobody expected is not caught, unless it is the
+        machine's: a disk that is full, a folder that is read-only, no memory (:mod:`rewardlab.cli.machine_faults`).
     """
+    open_standard_streams()
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its talk of every retry; what fails is told as an error
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
     try:
         status = get_command(app)(args=argv, prog_name="rewardlab", standalone_mode=False)
         sys.stdout.flush()
+    except StoppedError as stop:
+        if is_first():  # of several processes, which all stop
+            _tell(stop.message, stop.hint, word="stopped")
+        return STOPPED
     except RewardLabError as error:
         _tell(error.message, error.hint)
         return 2 if isinstance(error, ConfigError) else 1
@@ -132,21 +144,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = context.command_path if context else "rewardlab"
         _tell(error.format_message(), f"see `{command} --help`")
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         status = 130
-    except BrokenPipeError:
-        # The reader of stdout left (`rewardlab ... | head`). Python would complain once more while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except typer.Abort as error:
+        if isinstance(error.__context__, EOFError):  # typer takes every one for Ctrl-D, whosever it is
+            raise error.__context__ from None
+        status = 130
+    except (Exception, SystemExit) as error:
+        return _status_of_fault(error)
     if status == 130:  # typer turns Ctrl-C inside a command into this status
         _tell("interrupted")
     return status if isinstance(status, int) else 0
 
 
-def _tell(message: str, hint: str = "") -> None:
+def _status_of_fault(error: BaseException) -> int:
+    """Tell what the machine did to a command, and give its status; what is a bug of ours is raised again."""
+    if unread(error):
+        return 1
+    # typer makes a SystemExit of every broken pipe, whosever it is.
+    cause = error.__context__ if isinstance(error, SystemExit) else error
+    told = explained(cause) if cause else None
+    if told is None:
+        raise error
+    _tell(*told)
+    return 1
+
+
+def _tell(message: str, hint: str = "", *, word: str = "error") -> None:
     """Print an error, then its hint, to stderr; the two words in colour where stderr is a terminal."""
-    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    typer.echo(message, err=True)
-    if hint:
-        typer.secho("hint: ", fg="cyan", bold=True, nl=False, err=True)
-        typer.echo(hint, err=True)
+    try:
+        typer.secho(f"{word}: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(message, err=True)
+        if hint:
+            typer.secho("hint: ", fg="cyan", bold=True, nl=False, err=True)
+            typer.echo(hint, err=True)
+    except OSError:  # nobody reads it any more, or its disk is full too: the status says enough
+        silence(2)
