@@ -6,7 +6,8 @@ data and settings they belong to and, line by line, the size and checksum of eac
 that are really there, cuts off what is torn, and goes on. At the end ``OUT.partial`` becomes ``OUT`` at once;
 :func:`scored_rows` stops short of that, for whoever makes other files of the rows.
 
-All groups are read before the first is scored, so the text of the whole file is held in memory.
+The files are read twice: once to learn how many rows there are, and which columns (:mod:`~rewardlab.scoring.survey`),
+once to score them. No more text than one chunk's is in memory.
 
 This file knows rows, files and a :class:`BulkScorer`; it knows no model, tokenizer or device.
 """
@@ -15,33 +16,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rewardlab.data.loading import MAX_BAD_FRACTION, Reading, read_groups
+from rewardlab.data.loading import MAX_BAD_FRACTION, Reading
 from rewardlab.data.reading import is_hub_id, iter_rows
 from rewardlab.errors import ConfigError, DataError, RewardLabError
 from rewardlab.files import replace_safely
-from rewardlab.scoring.bulk_rows import (
-    OF_LISTS,
-    BulkScorer,
-    RowLayout,
-    beside_scores,
-    data_fingerprint,
-    is_pair,
-    num_completions,
-    score_rows,
-)
-from rewardlab.scoring.partial import Partial, beside, require_apart
-from rewardlab.scoring.row_ids import IDS_ARE_TEXT, are_integers, as_text, ids_became_text
+from rewardlab.scoring.bulk_rows import OF_LISTS, BulkScorer, RowLayout, beside_scores, num_completions, score_rows
+from rewardlab.scoring.partial import Partial, beside, parts_folder, parts_journal, remove_parts, require_apart
+from rewardlab.scoring.row_ids import IDS_ARE_TEXT, as_text
+from rewardlab.scoring.survey import CHUNK_ROWS, CUT, PartReader, Survey, join, sources_of, survey_file
 from rewardlab.types import PromptGroup
-
-CHUNK_ROWS = 512
-"""Rows scored, and made safe on disk, at a time."""
 
 _PARQUET_ROWS = 8192  # rows converted, and written as one row group, at a time
 _NOT_WRITTEN = (".csv", ".tsv", ".gz", ".zst", ".arrow")
@@ -95,6 +85,13 @@ def check_files(
     path = Path(output)
     if path.is_dir():
         raise ConfigError(f"the output {path} is a folder", hint="name a file, *.jsonl or *.parquet")
+    check_named(sources, path, split=split)
+    Partial(path).require_free(path, overwrite=overwrite)
+    return path
+
+
+def check_named(sources: Sequence[str | Path], path: Path, *, split: str | None = None) -> None:
+    """Refuse names that cannot go together, and sources that are not there; errors as :func:`check_files`."""
     if path.suffix.lower() in _NOT_WRITTEN:
         raise ConfigError(f"the output {path}: *{path.suffix} is not written", hint="name it *.jsonl or *.parquet")
     for source in sources:
@@ -103,8 +100,6 @@ def check_files(
         if not is_hub_id(source):
             iter_rows(source, split=split)
     require_apart([Path(source) for source in sources], [path])
-    Partial(path).require_free(path, overwrite=overwrite)
-    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +107,26 @@ class ScoredRows:
     """All rows of scores of some files, safe on disk in ``partial.rows_path`` as JSON Lines.
 
     Attributes:
-        reading: The groups, one for each row, in order, and the account of all rows, scoring included.
+        survey: What is known of the rows that were read; its account includes the scoring.
         partial: The rows, and whatever must be known of them after a kill.
         layout: Which columns they have.
         resumed_rows: Those that an earlier, interrupted run had already scored.
     """
 
-    reading: Reading
+    survey: Survey
     partial: Partial
     layout: RowLayout
     resumed_rows: int
+
+    @property
+    def reading(self) -> Reading:
+        """The account of all rows, scoring included."""
+        return self.survey.reading
+
+    def groups(self) -> Iterator[PromptGroup]:
+        """The groups, one for each row, in order, read from the files again."""
+        reader = PartReader()
+        return (group for part in self.survey.parts for chunk in reader.chunks(part) for group in chunk)
 
 
 def score_file(
@@ -187,10 +192,10 @@ def score_file(
         on_progress=on_progress,
     ) as scored:
         partial = scored.partial
-        notes = (*_put_in_place(scored, overwrite), *_notes_on_steps(scorer, scored.reading.groups))
+        notes = (*_put_in_place(scored, overwrite), *notes_on_steps(scorer.has_steps, scored.survey))
     return BulkResult(
         output=str(output),
-        rows=len(scored.reading.groups),
+        rows=scored.survey.facts.rows,
         resumed_rows=scored.resumed_rows,
         quarantined_rows=partial.reasons().total(),
         truncated_sequences=partial.total("truncated_sequences"),
@@ -220,22 +225,22 @@ def scored_rows(
     What is made of the rows is the caller's: it puts its files in their places after ``partial.place`` has noted them,
     and removes journal and rows at the end. Arguments and errors are those of :func:`score_file`.
     """
-    quarantine = output.with_name(output.name + ".quarantine.jsonl")
-    reading = read_groups(
-        sources, format=format, split=split, strict=strict, max_bad_fraction=max_bad_fraction, quarantine=quarantine
+    if restart and parts_journal(output).exists():
+        remove_parts(parts_folder(output))
+    if parts_journal(output).exists():
+        raise ConfigError(
+            f"{parts_folder(output)} is left of an interrupted run in parts (--backend ray)",
+            hint="repeat that command to finish it, or throw its rows away with --restart",
+        )
+    survey = join(
+        map(survey_file, sources_of(sources, format=format, split=split, chunk_rows=chunk_rows)),
+        quarantine=quarantine_of(output),
     )
-    groups = reading.groups
-    layout = RowLayout(groups, format, beside_scores(scorer))
-    header = {
-        "model": scorer.fingerprint,
-        "data": data_fingerprint(groups),
-        "format": format,
-        "split": split,
-        **(settings or {}),
-        "chunk_rows": chunk_rows,
-        "rows": len(groups),
-    }
-    total, done = num_completions(groups), 0
+    reading = survey.reading
+    reading.require(max_bad_fraction=max_bad_fraction, strict=strict)
+    layout = RowLayout.of(survey.facts, format, beside_scores(scorer))
+    header = header_of(scorer.fingerprint, survey, format, split, chunk_rows, settings)
+    total, done = survey.facts.completions, 0
 
     def advance(completions: int) -> None:
         nonlocal done
@@ -246,15 +251,18 @@ def scored_rows(
     try:
         with Partial(output).opened(header, restart=restart) as partial:
             resumed = partial.total("rows")
-            advance(num_completions(groups[:resumed]))
-            for first in range(resumed, len(groups), chunk_rows):
-                partial.append(*score_rows(scorer, groups[first : first + chunk_rows], layout, strict, advance))
+            advance(partial.total("completions"))
+            reader = PartReader()
+            for part in survey.left(resumed):
+                for chunk in reader.chunks(part):
+                    rows, counts = score_rows(scorer, chunk, layout, strict, advance)
+                    partial.append(rows, {"completions": num_completions(chunk), **counts})
             _require_scores(partial, strict)
             for reason, count in partial.reasons().items():
                 for _ in range(count):
                     reading.ledger.quarantine(reason, was_used=True)
             reading.ledger.truncated += partial.total("truncated_rows")
-            yield ScoredRows(reading, partial, layout, resumed)
+            yield ScoredRows(survey, partial, layout, resumed)
     except OSError as error:
         raise RewardLabError(
             f"{output} cannot be written: {error}",
@@ -277,10 +285,36 @@ def _require_scores(partial: Partial, strict: bool) -> None:
         )
 
 
-def _notes_on_steps(scorer: BulkScorer, groups: Sequence[PromptGroup]) -> tuple[str, ...]:
+def quarantine_of(output: Path) -> Path:
+    """Where the rows that cannot be read are written."""
+    return output.with_name(output.name + ".quarantine.jsonl")
+
+
+def header_of(
+    fingerprint: str,
+    survey: Survey,
+    format: str,
+    split: str | None,
+    chunk_rows: int,
+    settings: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What an interrupted run must have in common with the one that takes it up."""
+    return {
+        "model": fingerprint,
+        "data": survey.fingerprint,
+        "format": format,
+        "split": split,
+        **(settings or {}),
+        "chunk_rows": chunk_rows,
+        "chunks_end": CUT,
+        "rows": survey.facts.rows,
+    }
+
+
+def notes_on_steps(has_steps: bool, survey: Survey) -> tuple[str, ...]:
     """What to say where a process model has scored lists that may have been meant as the steps of one solution."""
-    lists = sum(len(group.completions) > 1 and not group.steps and not is_pair(group) for group in groups)
-    if not scorer.has_steps or not lists:
+    lists = survey.facts.lists_without_steps
+    if not has_steps or not lists:
         return ()
     return (
         f"{lists:,} rows have lists of completions, each scored as a solution of its own; steps of one solution are "
@@ -294,7 +328,8 @@ def _put_in_place(scored: ScoredRows, overwrite: bool) -> tuple[str, ...]:
     if partial.rows_path.exists():
         partial.place([partial.output], overwrite=overwrite)
         if partial.output.suffix.lower() == ".parquet":
-            notes = _write_parquet(partial.rows_path, beside(partial.output), scored.layout)
+            with open(partial.rows_path, encoding="utf-8") as lines:
+                notes = write_parquet(lines, beside(partial.output), scored.layout)
             replace_safely(beside(partial.output), partial.output)
             partial.rows_path.unlink()
         else:
@@ -303,8 +338,8 @@ def _put_in_place(scored: ScoredRows, overwrite: bool) -> tuple[str, ...]:
     return notes
 
 
-def _write_parquet(source: Path, target: Path, layout: RowLayout) -> tuple[str, ...]:
-    """Convert the finished lines, a row group at a time.
+def write_parquet(lines: Iterable[str], target: Path, layout: RowLayout) -> tuple[str, ...]:
+    """Convert finished lines, a row group at a time.
 
     Returns:
         A note if ids had to become text, for a column has one type.
@@ -312,7 +347,7 @@ def _write_parquet(source: Path, target: Path, layout: RowLayout) -> tuple[str, 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    id_type = pa.int64() if are_integers(layout.ids) else pa.string()
+    id_type = pa.int64() if layout.has_integer_ids else pa.string()
     number, numbers = pa.float64(), pa.list_(pa.float64())
     types: dict[str, Any] = {}
     for name, of_list in OF_LISTS.items():
@@ -321,9 +356,10 @@ def _write_parquet(source: Path, target: Path, layout: RowLayout) -> tuple[str, 
     types["step_scores"] = pa.list_(numbers) if "scores" in layout.columns else numbers
     columns = [(name, kind) for name, kind in types.items() if name in layout.columns]
     schema = pa.schema([("id", id_type), *columns, ("truncated", pa.bool_()), ("error", pa.string())])
-    with open(source, encoding="utf-8") as lines, pq.ParquetWriter(target, schema) as writer:
-        while rows := [{"truncated": False, **json.loads(line)} for line in islice(lines, _PARQUET_ROWS)]:
+    remaining = iter(lines)
+    with pq.ParquetWriter(target, schema) as writer:
+        while rows := [{"truncated": False, **json.loads(line)} for line in islice(remaining, _PARQUET_ROWS)]:
             if id_type == pa.string():
                 rows = [{**row, "id": as_text(row["id"])} for row in rows]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
-    return (IDS_ARE_TEXT,) if ids_became_text(layout.ids) else ()
+    return (IDS_ARE_TEXT,) if layout.ids_become_text else ()

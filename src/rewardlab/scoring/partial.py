@@ -10,9 +10,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,11 @@ from rewardlab.files import replace_safely
 
 INTERNAL = (".partial", ".partial.journal", ".partial.journal.new", ".partial.new", ".quarantine.jsonl")
 """Endings of the files that a run keeps beside an output; :func:`beside` is the one that becomes the output."""
+
+INDEX = "index.jsonl"
+"""The file of a folder of parts that names them, one line each, with the rows that each has."""
+
+_PART = re.compile(r"\.?part-\d{5,}\.(jsonl|parquet)(\.\d+\.new)?")
 
 _THROWN_AWAY = "of_rows_thrown_away"
 
@@ -164,6 +170,33 @@ class Partial:
     def _name(self, path: Path) -> str:
         """A file's name as the journal has it: from the folder of the output, so that the folder can be moved."""
         return os.path.relpath(path.resolve(), self.output.parent.resolve())
+
+
+def parts_folder(output: Path) -> Path:
+    """Where the parts of a file lie that is written in parts, until they become the file."""
+    return output.with_name(output.name + ".parts")
+
+
+def parts_journal(output: Path) -> Path:
+    """The journal of a run in parts; there is one while such a run is not finished."""
+    return Partial(parts_folder(output) / INDEX).journal_path
+
+
+def sweep_parts(folder: Path, kept: Container[str] = ()) -> None:
+    """Remove parts, and what of them was being written when a worker was killed, but for some."""
+    for path in folder.iterdir():
+        if _PART.fullmatch(path.name) and path.name not in kept:
+            path.unlink()
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a run in parts has written into a folder, and the folder if nothing else is in it."""
+    partial = Partial(folder / INDEX)
+    for path in (partial.journal_path, partial.rows_path):  # the journal first: no run takes up a rest
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        sweep_parts(folder)
+        folder.rmdir()
 
 
 def beside(output: Path) -> Path:

@@ -204,7 +204,7 @@ def _judged(scored: ScoredRows) -> list[JudgedGroup]:
     """Each group with its row of the scores."""
     judged = []
     with open(scored.partial.rows_path, encoding="utf-8") as lines:
-        for group, row in zip(scored.reading.groups, map(json.loads, lines), strict=True):
+        for group, row in zip(scored.groups(), map(json.loads, lines), strict=True):
             own, apart = (_per_completion(group, row, name) for name in ("score", "disagreement"))
             judged.append(JudgedGroup(group, own, apart, row.get("truncated", False), row.get("error")))
     return judged
