@@ -20,7 +20,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rewardlab.errors import CheckpointError
-from rewardlab.modeling.engine import Engine, Forward, Planner, default_tokens_per_batch, score_sequences
+from rewardlab.modeling.engine import Engine, score_sequences
+from rewardlab.modeling.planner import Forward, Planner, default_tokens_per_batch
 from rewardlab.modeling.prefix_tree import count_tokens
 
 LAYOUTS = ["llama tree", "llama packed", "llama padded", "bert pruned", "bert padded"]

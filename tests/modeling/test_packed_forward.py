@@ -19,9 +19,10 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from rewardlab.errors import CheckpointError
-from rewardlab.modeling.engine import Engine, Forward
+from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.forward import model_inputs, pad
 from rewardlab.modeling.packed_forward import _STATE, disable_packing, enable_packing, last_layer
+from rewardlab.modeling.planner import Forward
 from rewardlab.modeling.prefix_tree import tree_of
 from rewardlab.modeling.preparing import set_dropout_to_zero
 from rewardlab.modeling.tree_attention import ATTENTION_NAME, AttentionPlan

@@ -24,16 +24,21 @@ from rewardlab.cli.options import (
     EnsembleScale,
     EnsembleWeights,
     JsonOutput,
+    Launcher,
     LengthNormalised,
     MaxLength,
     NeutralIsCorrect,
     NoVerify,
+    Processes,
     Scored,
     TrustRemoteCode,
     scorer_options,
 )
+from rewardlab.cli.scoring import on_processes
+from rewardlab.files import write_safely
 
 
+@on_processes
 def benchmark(
     name: Annotated[
         str,
@@ -73,6 +78,8 @@ def benchmark(
     ensemble_scale: EnsembleScale = None,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
+    launcher: Launcher = None,
+    processes: Processes = None,
 ) -> None:
     """Run a published benchmark on a reward model.
 
@@ -140,7 +147,7 @@ def benchmark(
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         lines = (json.dumps(item, allow_nan=False) + "\n" for item in result.items)
-        output.write_text("".join(lines), encoding="utf-8")
+        write_safely(output, "".join(lines))
         typer.echo(f"wrote {len(result.items):,} items to {output}", err=True)
     if json_output:
         summary = {**summary_of(chosen, result), **({"ensemble": members} if members else {})}

@@ -23,11 +23,13 @@ from rewardlab.cli.options import (
     EnsembleScale,
     EnsembleWeights,
     JsonOutput,
+    Launcher,
     LengthNormalised,
     MaxBadFraction,
     MaxLength,
     NeutralIsCorrect,
     NoVerify,
+    Processes,
     RowFormat,
     ScaleName,
     Scored,
@@ -35,7 +37,7 @@ from rewardlab.cli.options import (
     TrustRemoteCode,
     scorer_options,
 )
-from rewardlab.cli.scoring import opened_scorer, scale_told, scoring_bar
+from rewardlab.cli.scoring import on_processes, opened_scorer, scale_told, scoring_bar
 from rewardlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 _QUALITIES = {"rating": "rating of the pick", "correct": "P(pick is correct)"}
 
 
+@on_processes
 def best_of_n(
     model: Scored,
     data: Annotated[
@@ -106,6 +109,8 @@ def best_of_n(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files to write if they exist.")] = False,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
+    launcher: Launcher = None,
+    processes: Processes = None,
 ) -> None:
     """Pick the best of several completions of each prompt, and make training data of the picks.
 

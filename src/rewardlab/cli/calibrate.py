@@ -16,18 +16,24 @@ from rewardlab.cli.options import (
     Dtype,
     EngineName,
     JsonOutput,
+    Launcher,
     Model,
     NoVerify,
+    Processes,
     RowFormat,
     Split,
     TrustRemoteCode,
+    one_model,
+    scorer_options,
 )
+from rewardlab.cli.scoring import on_processes
 
 if TYPE_CHECKING:
     from rewardlab.scoring.scorer import Scorer
     from rewardlab.types import PromptGroup
 
 
+@on_processes
 def calibrate(
     model: Model,
     data: Annotated[
@@ -55,6 +61,8 @@ def calibrate(
     engine: EngineName = "auto",
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
+    launcher: Launcher = None,
+    processes: Processes = None,
 ) -> None:
     """Fit the temperature of a reward model, and store it with the spread of its scores over a reference set.
 
@@ -95,12 +103,13 @@ def calibrate(
     from rewardlab.evaluation.calibrating import calibrate_model
     from rewardlab.evaluation.calibration_table import render_calibrated
     from rewardlab.modeling.checkpoint import write_contract
-    from rewardlab.scoring.scorer import Scorer
+    from rewardlab.scoring.opening import open_scorer
 
     def opened(path: str) -> Scorer:
-        return Scorer.from_pretrained(
-            path, device=device, dtype=dtype, engine=engine, trust_remote_code=trust_remote_code, verify=not no_verify
+        options = scorer_options(
+            device=device, dtype=dtype, engine=engine, trust_remote_code=trust_remote_code, no_verify=no_verify
         )
+        return open_scorer(one_model(path), **options)
 
     result = calibrate_model(
         opened(model),

@@ -16,12 +16,15 @@ from rewardlab.cli.options import (
     Dtype,
     EngineName,
     JsonOutput,
+    Launcher,
     NoVerify,
+    Processes,
     RowFormat,
     Split,
     TrustRemoteCode,
     scorer_options,
 )
+from rewardlab.cli.scoring import on_processes
 
 _THEN = """then:
   point the server to it: POST /reload with {{"path": "{new}"}}
@@ -31,6 +34,7 @@ _THEN = """then:
   rewardlab monitor {new} --reference FILE --history rm.history   (where live scores are watched)"""
 
 
+@on_processes
 def compare(
     old: Annotated[
         str, typer.Argument(metavar="OLD", help="The model in use: a folder, a hub id, or A,B,C for an ensemble.")
@@ -58,6 +62,8 @@ def compare(
     engine: EngineName = "auto",
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
+    launcher: Launcher = None,
+    processes: Processes = None,
 ) -> None:
     """Decide with paired tests whether NEW may replace OLD: exit status 0 if so, 1 if not or undecided.
 

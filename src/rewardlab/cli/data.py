@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardlab.cli.options import JsonOutput, RowFormat, Split, TrustRemoteCode
+from rewardlab.files import write_safely
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -147,7 +148,7 @@ def check(
         report = replace(report, warnings=(*found.warnings, *report.warnings))
     listed = found.rows() if found else []
     if suspects is not None:
-        suspects.write_text("".join(json.dumps(row) + "\n" for row in listed), encoding="ascii")
+        write_safely(suspects, "".join(json.dumps(row) + "\n" for row in listed))
 
     if json_output:
         summary = {"suspects": found.to_dict() if found else None}

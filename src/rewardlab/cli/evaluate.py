@@ -22,17 +22,21 @@ from rewardlab.cli.options import (
     EnsembleScale,
     EnsembleWeights,
     JsonOutput,
+    Launcher,
     LengthNormalised,
     NeutralIsCorrect,
     NoVerify,
+    Processes,
     RowFormat,
     Scored,
     Split,
     TrustRemoteCode,
     scorer_options,
 )
+from rewardlab.cli.scoring import on_processes
 
 
+@on_processes
 def evaluate(
     model: Scored,
     data: Annotated[
@@ -68,6 +72,8 @@ def evaluate(
     ensemble_scale: EnsembleScale = None,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
+    launcher: Launcher = None,
+    processes: Processes = None,
 ) -> None:
     """Measure a reward model on labelled rows: preferences, rankings, ratings, outcomes, judged steps.
 

@@ -24,15 +24,18 @@ from rewardlab.cli.options import (
     EnsembleScale,
     EnsembleWeights,
     JsonOutput,
+    Launcher,
     LengthNormalised,
     NeutralIsCorrect,
     NoVerify,
+    Processes,
     RowFormat,
     Scored,
     Split,
     TrustRemoteCode,
     scorer_options,
 )
+from rewardlab.cli.scoring import on_processes
 from rewardlab.errors import ConfigError, DataError, RewardLabError
 
 if TYPE_CHECKING:
@@ -57,9 +60,12 @@ def _placed(option: Any, panel: str | None) -> Any:
 if not TYPE_CHECKING:
     JsonOutput = _placed(JsonOutput, _OUTPUT)
     RowFormat, Split = (_placed(option, _ROWS) for option in (RowFormat, Split))
-    Device, Dtype, EngineName, Ensemble, EnsembleK, EnsembleWeights, EnsembleScale = (
+    Device, Dtype, EngineName, Launcher, Processes, Ensemble, EnsembleK, EnsembleWeights, EnsembleScale = (
         _placed(option, _SCORING)
-        for option in (Device, Dtype, EngineName, Ensemble, EnsembleK, EnsembleWeights, EnsembleScale)
+        for option in (
+            *(Device, Dtype, EngineName, Launcher, Processes),
+            *(Ensemble, EnsembleK, EnsembleWeights, EnsembleScale),
+        )
     )
     Aggregate, NeutralIsCorrect, Beta, LengthNormalised, TrustRemoteCode, NoVerify = (
         _placed(option, None)
@@ -76,11 +82,13 @@ _GOES_WITH: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("data", "output", "known", "seed", "overwrite"), ("select",)),
     **dict.fromkeys(("format", "split", "device", "dtype", "engine", "trust_remote_code", "no_verify"), _SCORED),
     **dict.fromkeys(("aggregation", "neutral_is_correct", "beta", "length_normalised"), _SCORED),
+    **dict.fromkeys(("launcher", "processes"), _SCORED),
     **dict.fromkeys(("ensemble", "ensemble_k", "ensemble_weights", "ensemble_scale"), _SCORED),
 }
 """Which modes make something of an option; the others refuse it, for whoever gave it expects something of it."""
 
 
+@on_processes
 def monitor(
     context: typer.Context,
     model: Scored,
@@ -181,6 +189,8 @@ def monitor(
     ensemble_scale: EnsembleScale = None,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
+    launcher: Launcher = None,
+    processes: Processes = None,
 ) -> None:
     """Learn when a reward model stops being what it was, and what to label next.
 

@@ -113,6 +113,16 @@ NoVerify: TypeAlias = Annotated[
 ]
 
 
+Launcher: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Run in several processes: ddp, fsdp2, zero2 or zero3; see docs/distributed.md"),
+]
+Processes: TypeAlias = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="With --launcher: how many; by default one for each GPU."),
+]
+
+
 def scorer_options(
     *,
     device: str | None = None,

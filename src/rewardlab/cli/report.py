@@ -11,10 +11,22 @@ from typing import Annotated
 
 import typer
 
-from rewardlab.cli.options import Device, Dtype, EngineName, NoVerify, TrustRemoteCode, one_model
+from rewardlab.cli.options import (
+    Device,
+    Dtype,
+    EngineName,
+    Launcher,
+    NoVerify,
+    Processes,
+    TrustRemoteCode,
+    one_model,
+)
+from rewardlab.cli.scoring import on_processes
 from rewardlab.errors import ConfigError
+from rewardlab.files import write_safely
 
 
+@on_processes
 def report(
     models: Annotated[
         list[str] | None,
@@ -45,6 +57,8 @@ def report(
     engine: EngineName = "auto",
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
+    launcher: Launcher = None,
+    processes: Processes = None,
 ) -> None:
     """Show all that is known of a model on one page, compare two, or show the trends of a monitor's history.
 
@@ -114,5 +128,5 @@ def _require_usage(models: list[str], data: list[str] | None, history: Path | No
 
 
 def _write(path: Path, page: str) -> None:
-    path.write_text(page, encoding="utf-8")
+    write_safely(path, page)
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB, opens offline in any browser", err=True)

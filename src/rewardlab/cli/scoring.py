@@ -1,17 +1,66 @@
-"""What the commands that score whole files share: opening the scorer, and the progress bar."""
+"""What the commands that score whole files share: opening the scorer, several processes, and the progress bar."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rewardlab.launching import is_first, is_started, launch
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rewardlab.modeling.ranks import Ranks
     from rewardlab.scoring.scorer import Scorer
+
+
+def on_processes(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose scoring several processes share: ``--launcher`` starts them, or another launcher has.
+
+    The first does all that the command does; the others lend it their models (:mod:`rewardlab.modeling.lending`).
+
+    Args:
+        command: With the options ``launcher`` and ``processes``, which it need not look at; it opens its scorers by
+            :func:`~rewardlab.scoring.opening.open_scorer`.
+    """
+
+    @wraps(command)
+    def shared(*arguments: Any, launcher: str | None = None, processes: int | None = None, **options: Any) -> None:
+        status = launch(launcher, processes)
+        if status is not None:
+            raise typer.Exit(status)
+        given = {"launcher": launcher, "processes": processes, **options}
+        if not is_started():
+            command(*arguments, **given)
+            return
+        if launcher not in (None, "ddp") and is_first():
+            typer.echo(f"note: {launcher} divides a model in training; to score, each process holds it whole", err=True)
+
+        from rewardlab.modeling.lending import borrowing, processes_of_this_run
+
+        ranks = processes_of_this_run()
+        if ranks.index:
+            _lend(ranks)
+            return
+        with borrowing(ranks):
+            command(*arguments, **given)
+
+    return shared
+
+
+def _lend(ranks: Ranks) -> None:
+    """Compute what the first process sends; what there is to say, it says."""
+    from rewardlab.modeling.engine import Engine
+    from rewardlab.modeling.lending import lend
+    from rewardlab.scoring.opening import models_of, open_scorer
+
+    logging.disable(logging.ERROR)
+    lend(ranks, lambda request: models_of(open_scorer(**request)), Engine)
 
 
 def opened_scorer(model: str, options: Mapping[str, Any]) -> tuple[Scorer, dict[str, Any]]:

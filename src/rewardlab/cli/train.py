@@ -6,12 +6,14 @@ This file knows options and where output goes; what is done is :mod:`rewardlab.t
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rewardlab.cli.options import TrustRemoteCode
+from rewardlab.cli.options import Launcher, Processes, TrustRemoteCode
+from rewardlab.launching import is_first, launch
 
 
 def train(
@@ -66,6 +68,15 @@ def train(
         typer.Option(metavar="FILE", help="Do not train on rows with a prompt of this file, such as a canary."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
+    launcher: Launcher = None,
+    processes: Processes = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the memory that the run needs under each launcher; train nothing.")
+    ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="With --plan: of one device, e.g. 80GB; what fits in it is told."),
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
@@ -90,7 +101,11 @@ def train(
 
         rewardlab train --model Qwen/Qwen3-0.6B --data pairs.jsonl --ensemble-heads 5 --output my-rm
 
+        rewardlab train --model Qwen/Qwen3-8B --data pairs.jsonl --output my-rm --launcher zero3
+
         rewardlab train --refresh my-rm --data labelled.jsonl --exclude canary.jsonl --output my-rm-2
+
+        rewardlab train --model Qwen/Qwen3-8B --lora --plan --processes 8 --memory 80GB
     """
     from rich.console import Console
 
@@ -121,8 +136,8 @@ def train(
         overrides=[*(old.overrides(old.base_model(model)) if old else ()), *(set_ or ())],
         explicit={
             "model": None if old else model,
-            "data": data,
-            "output": output,
+            "data": data or ([""] if plan else None),  # a plan looks at neither
+            "output": output or ("" if plan else None),
             "eval_data": eval_data,
             "eval_fraction": eval_fraction,
             "objective": objective,
@@ -135,9 +150,26 @@ def train(
             "eval_split": eval_split,
         },
     )
+    if plan:
+        from rewardlab.cli.train_plan import print_plan
+
+        print_plan(
+            recipe,
+            processes=1 if processes is None else processes,
+            memory=memory,
+            trust_remote_code=trust_remote_code,
+            as_json=json_output,
+        )
+        return
+    if memory is not None:
+        raise ConfigError("--memory without --plan", hint="add --plan, or leave out --memory")
     folder = Path(recipe.output)
     require_free(folder, resume=resume)
-    talk = Console(stderr=True, highlight=False)
+    if (status := launch(launcher, processes)) is not None:
+        raise typer.Exit(status)
+    if not is_first():  # what there is to say, the first process says
+        logging.disable(logging.WARNING)
+    talk = Console(stderr=True, highlight=False, quiet=not is_first())
 
     if old:
         talk.print("\n".join(inheritance_told(old, recipe)))

@@ -17,13 +17,14 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rewardlab.errors import CheckpointError, ConfigError
 from rewardlab.modeling.encoder_pruning import disable_encoder_pruning
-from rewardlab.modeling.engine import Engine, Layout, Positions
+from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.packed_forward import CANNOT, disable_packing, last_layer
+from rewardlab.modeling.planner import Layout, Positions
 from rewardlab.modeling.prefix_tree import Ids
 from rewardlab.modeling.preparing import drops_out
 
@@ -90,6 +91,7 @@ def choose_layout(
     longest: int,
     with_gradients: bool = False,
     autocast: torch.dtype | None = None,
+    called: nn.Module | None = None,
 ) -> LayoutChoice:
     """The best layout that gives a model's own scores.
 
@@ -102,6 +104,8 @@ def choose_layout(
         engine: ``"auto"`` or the best layout to consider, ``"tree"``, ``"packed"`` or ``"padded"``.
         longest: Longest sequence the model will be given.
         with_gradients: Compare gradients too, as training needs.
+        called: The model inside its wrappers, where it lies in shards over several processes, which all choose at the
+            same time. Gradients, which nobody has whole then, are not compared.
         autocast: The precision of the run's forward where it is not the weights'. The padded reference is computed in
             the weights' precision, and the layout may differ as much as the padded forward itself does under autocast.
 
@@ -113,6 +117,7 @@ def choose_layout(
         raise ConfigError(f"unknown engine {engine!r}", hint=f"one of {', '.join(ENGINES)}")
     if engine == "padded":
         return LayoutChoice("padded")
+    training, with_gradients = with_gradients, with_gradients and called is None
     groups = _sample(groups)
     readouts = None if readouts is None else [[_some(own) for own in of[:3]] for of in readouts[: len(groups)]]
     if model.device.type == "cuda":
@@ -126,15 +131,15 @@ def choose_layout(
     reference: _Measured | None = None
     allowed = _Tolerance()
     for layout in candidates:
-        reason = rule_against(model, layout, longest, training=with_gradients, at_tokens=readouts is not None)
+        reason = rule_against(model, layout, longest, training=training, at_tokens=readouts is not None)
         if reason is None:
             if reference is None:
-                reference = _measure(Engine(model, "padded"), groups, readouts, with_gradients)
-                allowed = _tolerance(model, reference, groups, readouts, with_gradients, autocast)
+                reference = _measure(Engine(model, "padded"), groups, readouts, with_gradients, called=called)
+                allowed = _tolerance(model, reference, groups, readouts, with_gradients, autocast, called)
             try:
                 with _precision(model, autocast):  # the layout is tried out in the precision of the run
                     engine_of_layout = Engine(model, layout)
-                found = _measure(engine_of_layout, groups, readouts, with_gradients, autocast)
+                found = _measure(engine_of_layout, groups, readouts, with_gradients, autocast, called)
             except torch.OutOfMemoryError:
                 raise
             except (CheckpointError, *CANNOT) as error:
@@ -148,6 +153,23 @@ def choose_layout(
     disable_packing(model)
     disable_encoder_pruning(model)
     return LayoutChoice("padded", tuple(refused))
+
+
+def agreed_layout(model: PreTrainedModel, choices: Sequence[LayoutChoice]) -> LayoutChoice:
+    """The one layout of processes that have each chosen for the same model; rounding may part them near a tolerance.
+
+    Args:
+        model: This process's model.
+        choices: Of all processes, in the same order in each.
+
+    Returns:
+        The first of the choices that refuse most.
+    """
+    choice = max(choices, key=lambda choice: len(choice.refused))
+    if choice.layout == "padded":
+        disable_packing(model)
+        disable_encoder_pruning(model)
+    return choice
 
 
 def _sample(groups: Sequence[Sequence[Ids]]) -> list[list[Ids]]:
@@ -283,13 +305,14 @@ def _tolerance(
     readouts: Sequence[Sequence[Positions]] | None,
     with_gradients: bool,
     autocast: torch.dtype | None,
+    called: nn.Module | None,
 ) -> _Tolerance:
     largest = max(_SMALLEST_SCALE, float(reference.scores.abs().max()))
     if model.dtype not in (torch.float32, torch.float64):
         return _Tolerance(LOW_PRECISION_TOLERANCE * largest, 5 * LOW_PRECISION_TOLERANCE)
     scores, gradient = SCORE_TOLERANCE * largest, GRADIENT_TOLERANCE
     if autocast is not None:
-        again = _measure(Engine(model, "padded"), groups, readouts, with_gradients, autocast)
+        again = _measure(Engine(model, "padded"), groups, readouts, with_gradients, autocast, called)
         noise = again.difference(reference)
         scores, gradient = max(scores, 3 * noise[0]), max(gradient, 3 * (noise[1] or 0.0))
     return _Tolerance(scores, gradient)
@@ -305,6 +328,7 @@ def _measure(
     readouts: Sequence[Sequence[Positions]] | None,
     with_gradients: bool,
     autocast: torch.dtype | None = None,
+    called: nn.Module | None = None,
 ) -> _Measured:
     """What the head gives at all read-outs, and the gradient of a fixed mixture of it.
 
@@ -324,7 +348,7 @@ def _measure(
             for forward in part.forwards:
                 with torch.set_grad_enabled(with_gradients), _precision(model, autocast):
                     inputs = engine.arguments(forward)
-                    values = engine.at_readouts(forward, model(**inputs).logits).float()
+                    values = engine.at_readouts(forward, (called or model)(**inputs).logits).float()
                 if not len(scores):
                     scores = torch.zeros(starts[-1], values.shape[1])
                     # Weights of both signs, as differences of completions have.

@@ -26,12 +26,13 @@ from rewardlab.data.template import template_hash
 from rewardlab.errors import ContractError
 from rewardlab.modeling.aggregation import correctness_logits, score_of
 from rewardlab.modeling.contract import Contract, Probe
-from rewardlab.modeling.engine import Engine, Layout
+from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.ensemble_heads import compare_heads, head_scores, load_heads, use_heads
 from rewardlab.modeling.forward import model_inputs, pad
 from rewardlab.modeling.head import is_decoder
 from rewardlab.modeling.loading import DTYPES, RewardModel, load_reward_model, model_class, quiet_transformers
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
+from rewardlab.modeling.planner import Layout
 from rewardlab.modeling.probes import probe_groups
 from rewardlab.types import PromptGroup, ReadOut, conversation
 

@@ -19,6 +19,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from rewardlab.calibration.scale import ScoreScale
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import render, seal_chat_template, tokenize
 from rewardlab.errors import CheckpointError, ConfigError, DataError
-from rewardlab.modeling.engine import Engine, Forward
+from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.loading import (
     RewardModel,
     fingerprint_of,
@@ -49,6 +50,7 @@ from rewardlab.modeling.loading import (
     torch_dtype,
 )
 from rewardlab.modeling.parity import LayoutChoice, choose_layout
+from rewardlab.modeling.planner import Forward
 from rewardlab.modeling.prefix_tree import Ids
 from rewardlab.modeling.probes import probe_groups
 from rewardlab.scoring.features import completion_features
@@ -255,14 +257,25 @@ def log_likelihoods(engine: Engine, sequences: Sequence[Ids], positions: Sequenc
     targets = torch.tensor([ids[position] for ids, own in places for position in own])
     read_at = [[position - 1 for position in own] for _, own in places]
 
-    def of_forward(forward: Forward) -> Tensor:
-        logits = engine.scores(forward)
-        wanted = targets[list(forward.indices)].to(logits.device)
-        return -functional.cross_entropy(logits, wanted, reduction="none")
-
-    found = engine.rows([ids for ids, _ in places], read_at, None, of_forward).double()
+    found = engine.rows([ids for ids, _ in places], read_at, None, _LogLikelihoods(targets)).double()
     sums = torch.stack([of_one.sum() for of_one in found.split([len(own) for own in read_at])])
     return sums[[places[key] for key in keys]]
+
+
+@dataclass(frozen=True, slots=True)
+class _LogLikelihoods:
+    """The log-probability of each read-out's next token; what an engine can have computed in another process.
+
+    Attributes:
+        targets: That token's id, of all read-outs.
+    """
+
+    targets: Tensor
+
+    def __call__(self, engine: Engine, forward: Forward) -> Tensor:
+        logits = engine.scores(forward)
+        wanted = self.targets[list(forward.indices)].to(logits.device)
+        return -functional.cross_entropy(logits, wanted, reduction="none")
 
 
 def load_policy(

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rewardlab.errors import ConfigError
+from rewardlab.modeling.lending import open_everywhere
 from rewardlab.scoring.combining_scores import require_combinable
 from rewardlab.scoring.ensemble import EnsembleScorer, open_members
 from rewardlab.scoring.implicit import ImplicitRewardScorer
 from rewardlab.scoring.names import members_of, policy_and_reference
 from rewardlab.scoring.scorer import Scorer
 
-__all__ = ["members_of", "open_scorer", "policy_and_reference"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["members_of", "models_of", "open_scorer", "policy_and_reference"]
 
 _OF_POLICIES = ("beta", "length_normalised")
 _OF_REWARD_MODELS = ("aggregation", "neutral_is_correct", "scale")
@@ -35,7 +39,7 @@ def open_scorer(
     on: str | None = None,
     **options: Any,
 ) -> Scorer:
-    """Load whatever a path names.
+    """Load whatever a path names; where other processes lend their models, in those too.
 
     Args:
         path: A folder or hub id; ``POLICY:REFERENCE`` with one colon; or several of these with commas between, which
@@ -53,6 +57,23 @@ def open_scorer(
         ConfigError: A path or policy is not named, or an option means nothing to this kind of scorer.
         CheckpointError: The model cannot be trusted to give scores.
     """
+    request = {"path": path, "ensemble": ensemble, "k": k, "weights": weights, "on": on, **options}
+    return open_everywhere(request, lambda: _open(**request), models_of)
+
+
+def models_of(scorer: Scorer) -> list[PreTrainedModel]:
+    """Every model that a scorer computes, in an order that its name and options decide."""
+    return [checkpoint.model for checkpoint in scorer.checkpoints]
+
+
+def _open(
+    path: str | Path,
+    ensemble: str | None,
+    k: float | None,
+    weights: Sequence[float] | None,
+    on: str | None,
+    **options: Any,
+) -> Scorer:
     given = {name: value for name, value in options.items() if value is not None}
     of_ensembles: dict[str, Any] = {"k": k, "weights": weights, "on": on}
     of_ensembles = {name: value for name, value in of_ensembles.items() if value is not None}
