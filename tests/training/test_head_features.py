@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from rewardlab.data.encoding import Encoder
+from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.preparing import Mode, prepare_for_training
+from rewardlab.modeling.ranks import Ranks
 from rewardlab.training.arguments import RewardArguments
-from rewardlab.training.batches import encode_groups
-from rewardlab.training.head_features import HeadFeatures, collate_features, only_head_is_trained
+from rewardlab.training.batches import encode_groups, sequences_of, targets_in
+from rewardlab.training.head_features import FeatureCollator, FeaturedGroup, HeadFeatures, only_head_is_trained
 from rewardlab.training.supervision import supervision_of
 from rewardlab.training.trainer import RewardTrainer
-from rewardlab.types import PromptGroup, ReadOut
+from rewardlab.types import Pair, PromptGroup, ReadOut
 
 
 def test_head_only_training_computes_the_trunk_once(
@@ -48,6 +48,24 @@ def test_head_only_training_computes_the_trunk_once(
     found, few = train()
     assert torch.allclose(found, expected, atol=1e-6)
     assert few < many / 1.5
+
+
+def test_ranks_share_a_micro_batch_by_read_outs_and_may_have_none() -> None:
+    """Shares of 3 groups of 1, 2 and 3 read-outs: 3 of 1 + 2 beside 3; of one group, all and nothing."""
+    supervision = supervision_of(RewardArguments("unused", use_cpu=True))
+
+    def featured(number: int, rows: int) -> FeaturedGroup:
+        group = PromptGroup(f"{number}", ["a", "b"], [Pair()])
+        return FeaturedGroup(EncodedGroup(group, ((1, 2), (1, 3)), 1), torch.full((rows, 4), float(number)))
+
+    three = [featured(number, rows) for number, rows in enumerate((1, 2, 3))]
+    first, second = (FeatureCollator(supervision, Ranks(index, 2))(three) for index in range(2))
+    assert first["features"][:, 0].tolist() == [2, 2, 2]
+    assert second["features"][:, 0].tolist() == [0, 1, 1]
+    assert first["num_tokens"] == second["num_tokens"] == 12
+    nothing = FeatureCollator(supervision, Ranks(1, 2))(three[:1])
+    assert nothing == {"features": None, "targets": None, "num_tokens": 4}
+    assert targets_in(nothing) == []
 
 
 @pytest.mark.parametrize(
@@ -82,9 +100,9 @@ def test_the_head_gives_from_features_what_the_model_gives(base_model: Path, pai
     supervision = supervision_of(RewardArguments("unused", use_cpu=True))
     examples = encode_groups(pairs[:5], Encoder(prepared.tokenizer, 128), supervision).examples
     engine = Engine(prepared.model, "tree")
-    features = HeadFeatures(engine, nullcontext)
+    features = HeadFeatures(prepared.model, lambda examples: engine.features(*sequences_of(examples)))
     groups = features.featured(examples)
-    batch = collate_features(groups[1:3], supervision)
+    batch = FeatureCollator(supervision)(groups[1:3])
     expected = torch.tensor(engine.score([s for e in examples[1:3] for s in e.sequences]))
     torch.testing.assert_close(features.outputs(batch["features"]).squeeze(-1), expected, rtol=0, atol=1e-6)
     assert features.outputs(batch["features"]).requires_grad

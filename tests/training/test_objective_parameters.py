@@ -70,7 +70,7 @@ def test_ranks_average_what_a_micro_batch_adds() -> None:
     objective = Learned()
     objective.value.grad = torch.tensor(10.0)
     fake: Any = TwoRanks()
-    with RankAverage(objective, fake):
+    with RankAverage(objective.parameters(), fake):
         (3 * objective.value).backward()  # type: ignore[no-untyped-call]
     assert objective.value.grad.item() == 14.0
 
@@ -81,7 +81,7 @@ def test_one_process_changes_nothing() -> None:
 
     objective = Learned()
     fake: Any = OneRank()
-    with RankAverage(objective, fake):
+    with RankAverage(objective.parameters(), fake):
         (3 * objective.value).backward()  # type: ignore[no-untyped-call]
     assert objective.value.grad is not None
     assert objective.value.grad.item() == 3.0

@@ -146,7 +146,7 @@ def prepare_for_training(
     if mode == "head_only":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in new_layers or not name.startswith(f"{model.base_model_prefix}."))
-    trained = _with_adapters(model, lora, new_layers) if mode == "lora" else model
+    trained = with_adapters(model, lora, new_layers) if mode == "lora" else model
     return PreparedModel(trained, tokenizer, template, folder, new_head)
 
 
@@ -326,7 +326,17 @@ def _four_bit_config() -> Any:
     )
 
 
-def _with_adapters(model: PreTrainedModel, lora: LoraOptions, new_layers: set[str]) -> nn.Module:
+def with_adapters(model: PreTrainedModel, lora: LoraOptions, new_layers: set[str]) -> nn.Module:
+    """The model with adapters on every linear layer of its trunk; the rest of the trunk frozen.
+
+    Args:
+        model: The model, in memory or on the meta device.
+        lora: Their options.
+        new_layers: Layers that start anew, by name: they are trained in full.
+
+    Raises:
+        MissingDependencyError: PEFT is not installed.
+    """
     try:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     except ImportError as error:

@@ -12,7 +12,9 @@ from rewardlab.data.encoding import EncodedGroup, Encoder, reason_of
 from rewardlab.data.ledger import reason_kind
 from rewardlab.data.merging import merge_by_prompt
 from rewardlab.errors import DataError
+from rewardlab.modeling.cost import ComputeCost
 from rewardlab.modeling.engine import Forward, Planner
+from rewardlab.modeling.ranks import Ranks
 from rewardlab.training.supervision import Supervision
 from rewardlab.types import PromptGroup
 
@@ -191,29 +193,59 @@ class TargetedPart:
 
 
 class GroupCollator:
-    """Encoded groups -> one micro-batch: parts, each whole groups under the token budget.
+    """Encoded groups -> one rank's share of a micro-batch: parts, each whole groups under the token budget.
+
+    All ranks are given the same groups; which are whose they find from the costs alone, so that nothing is exchanged,
+    no group is counted twice and none is lost.
 
     Args:
         planner: Says which groups share a forward.
         supervision: What the objective learns from.
+        cost: What groups cost to compute; None where there is one rank.
+        ranks: Of the run.
+
+    Attributes:
+        planner: As given; looked up at each call, since the layout may be chosen later.
     """
 
-    def __init__(self, planner: Planner, supervision: Supervision) -> None:
+    def __init__(
+        self, planner: Planner, supervision: Supervision, cost: ComputeCost | None = None, ranks: Ranks | None = None
+    ) -> None:
         self.planner = planner
         self.supervision = supervision
+        self._cost = cost
+        self._ranks = Ranks() if ranks is None else Ranks(ranks.index, ranks.count)  # no process group: workers copy it
 
     def __call__(self, examples: Sequence[EncodedGroup]) -> dict[str, Any]:
-        """One micro-batch.
+        """This rank's share of one micro-batch.
 
         Returns:
-            ``parts`` (list of :class:`TargetedPart`), and ``num_tokens``, those of all its sequences.
+            As :meth:`planned`, and ``num_tokens``, those of all sequences of all ranks.
         """
-        readouts = [example.readouts for example in examples] if examples[0].readouts else None
+        own = self.planned([examples[i] for i in self.own_share(examples)])
+        return {**own, "num_tokens": sum(sum(example.lengths) for example in examples)}
+
+    def own_share(self, examples: Sequence[EncodedGroup]) -> Sequence[int]:
+        """Which of a micro-batch's groups are this rank's."""
+        if self._cost is None or self._ranks.count == 1:
+            return range(len(examples))
+        layout = self.planner.layout
+        return self._ranks.own_share([self._cost.of_group(example.sequences, layout) for example in examples])
+
+    def planned(self, examples: Sequence[EncodedGroup]) -> dict[str, Any]:
+        """Groups divided into forwards.
+
+        Returns:
+            ``examples``, as given; ``parts``, a list of :class:`TargetedPart`; and ``tokens_per_batch``, the budget
+            that they were planned under.
+        """
+        readouts = [example.readouts for example in examples] if examples and examples[0].readouts else None
+        planned = self.planner.parts([example.sequences for example in examples], readouts) if examples else []
         parts = [
             TargetedPart(part.forwards, self.supervision.targets([examples[g] for g in part.groups]))
-            for part in self.planner.parts([example.sequences for example in examples], readouts)
+            for part in planned
         ]
-        return {"parts": parts, "num_tokens": sum(sum(example.lengths) for example in examples)}
+        return {"examples": list(examples), "parts": parts, "tokens_per_batch": self.planner.tokens_per_batch}
 
 
 def sequences_of(examples: Sequence[EncodedGroup]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]] | None]:
@@ -224,5 +256,7 @@ def sequences_of(examples: Sequence[EncodedGroup]) -> tuple[list[tuple[int, ...]
 
 
 def targets_in(batch: dict[str, Any]) -> list[Any]:
-    """All targets of a micro-batch."""
-    return [part.targets for part in batch["parts"]] if "parts" in batch else [batch["targets"]]
+    """All targets of this rank's share of a micro-batch."""
+    if "parts" in batch:
+        return [part.targets for part in batch["parts"]]
+    return [batch["targets"]] if batch["targets"] is not None else []

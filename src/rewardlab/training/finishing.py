@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from torch import Tensor
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from rewardlab.calibration.fitting import Calibration, calibrate_scores
 from rewardlab.calibration.reference import statistics_of
@@ -20,9 +22,10 @@ from rewardlab.metrics.known import Evaluation, evaluate_known
 from rewardlab.metrics.ratings import rated_by
 from rewardlab.modeling.aggregation import group_outputs, mean_of_heads, score_of, scores_by_head, step_scores_of
 from rewardlab.modeling.checkpoint import Provenance, save_reward_model
-from rewardlab.modeling.engine import Engine
+from rewardlab.modeling.engine import Engine, head_outputs
 from rewardlab.modeling.ensemble_heads import Heads, use_heads
 from rewardlab.modeling.preparing import inner_model, merged
+from rewardlab.modeling.ranks import Ranks
 from rewardlab.modeling.verification import Verification
 from rewardlab.training.batches import sequences_of
 from rewardlab.training.head_records import head_records
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _REFERENCE_GROUPS = 1000  # how many training groups give the first reference where there is no held-out set
+_ROOM_TO_SCORE = 1.25  # of a model's size: what scoring needs on a GPU
 _MERGED_GROUPS = 8  # how many groups are scored before and after adapters are merged
 
 
@@ -58,6 +62,43 @@ class SavedModel:
     held_out: Evaluation | None
     held_out_groups: list[PromptGroup]
     calibration: Calibration | None = None
+
+
+def gather_trained(trainer: RewardTrainer) -> bool:
+    """Put the trained model together in the first process, and part the processes; call it on every one.
+
+    From here on the first is alone: what it does needs no other, however long it takes.
+
+    Args:
+        trainer: The trainer, after ``train()``. In the first process its model is whole afterwards.
+
+    Returns:
+        Whether this is the first process, which saves; the others have nothing left to do.
+    """
+    ranks = Ranks.of_this_run()
+    if ranks.count == 1 and not trainer.sharding.keeps_weights_apart:
+        return True
+    whole = trainer.sharding.whole_model(cast(nn.Module, trainer.model))
+    if trainer.sharding.keeps_weights_apart:
+        trainer.sharding.let_go(trainer)
+        if whole is not None:
+            trainer.model = trainer.model_wrapped = _placed(whole, trainer.args.device)
+    if ranks.count > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+    return ranks.index == 0
+
+
+def _placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """A model on the device of the run where it fits there whole, else where it is: in the CPU's memory."""
+    if device.type != "cuda":
+        return model
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    free, _ = torch.cuda.mem_get_info(device)
+    if free < size * _ROOM_TO_SCORE:
+        logger.warning("the whole model (%.1f GB) does not fit the GPU: it is scored on the CPU", size / 1e9)
+        return model
+    return model.to(device)
 
 
 def save_trained(
@@ -197,4 +238,4 @@ def _merged_unchanged(trainer: RewardTrainer) -> PreTrainedModel:
 def _outputs(model: PreTrainedModel, examples: Sequence[EncodedGroup]) -> Tensor:
     """All numbers that the head gives for some groups."""
     engine = Engine(model)
-    return engine.rows(*sequences_of(examples), None, engine.scores)
+    return engine.rows(*sequences_of(examples), None, head_outputs)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor
 
 from rewardlab.data.encoding import EncodedGroup
-from rewardlab.modeling.engine import Engine, Layout
+from rewardlab.modeling.engine import Layout
 from rewardlab.modeling.head import head_name, is_decoder
 from rewardlab.modeling.preparing import drops_out
-from rewardlab.training.batches import sequences_of
+from rewardlab.modeling.ranks import Ranks
 from rewardlab.training.supervision import Supervision
 from rewardlab.types import ReadOut
 
@@ -58,32 +57,49 @@ class FeaturedGroup:
     features: Tensor
 
 
-def collate_features(examples: Sequence[FeaturedGroup], supervision: Supervision) -> dict[str, Any]:
-    """One micro-batch of groups whose features are known.
+class FeatureCollator:
+    """Groups whose features are known -> one rank's share of a micro-batch, by the number of their read-outs.
 
-    Returns:
-        ``features`` of all read-outs, shape (read-outs, hidden), ``targets``, and ``num_tokens``.
+    Args:
+        supervision: What the objective learns from.
+        ranks: Of the run.
     """
-    groups = [item.example for item in examples]
-    return {
-        "features": torch.cat([item.features for item in examples]),
-        "targets": supervision.targets(groups),
-        "num_tokens": sum(sum(group.lengths) for group in groups),
-    }
+
+    def __init__(self, supervision: Supervision, ranks: Ranks | None = None) -> None:
+        self._supervision = supervision
+        self._ranks = Ranks() if ranks is None else Ranks(ranks.index, ranks.count)
+
+    def __call__(self, examples: Sequence[FeaturedGroup]) -> dict[str, Any]:
+        """One micro-batch.
+
+        Returns:
+            ``features`` of this rank's read-outs, shape (read-outs, hidden), ``targets``, both None where other ranks
+            have all groups, and ``num_tokens`` of all ranks.
+        """
+        own = [examples[i] for i in self._ranks.own_share([len(item.features) for item in examples])]
+        return {
+            "features": torch.cat([item.features for item in own]) if own else None,
+            "targets": self._supervision.targets([item.example for item in own]) if own else None,
+            "num_tokens": sum(sum(item.example.lengths) for item in examples),
+        }
 
 
 class HeadFeatures:
     """What the head of one model reads, computed once; and what the head makes of it, as it is then.
 
     Args:
-        engine: Runs the model.
-        computing: The context of every forward of the run (autocast).
+        model: The model inside its wrappers.
+        compute: Groups -> what the head reads at all their read-outs, shape (read-outs, hidden).
+
+    Attributes:
+        head: The head.
     """
 
-    def __init__(self, engine: Engine, computing: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, model: PreTrainedModel, compute: Callable[[Sequence[EncodedGroup]], Tensor]) -> None:
         logger.info("only the head is trained: what it reads is computed once, for all epochs")
-        self._engine, self._computing = engine, computing
-        self._head = engine.model.get_submodule(head_name(engine.model))
+        self._device = model.device
+        self._compute = compute
+        self.head = model.get_submodule(head_name(model))
         self._kept: tuple[Sequence[EncodedGroup], Tensor] | None = None
 
     def featured(self, examples: Sequence[EncodedGroup]) -> list[FeaturedGroup]:
@@ -109,10 +125,5 @@ class HeadFeatures:
 
     def outputs(self, features: Tensor) -> Tensor:
         """What the head gives for some features, shape (read-outs, outputs), with gradients where they are enabled."""
-        outputs: Tensor = self._head(features.to(self._engine.model.device))
+        outputs: Tensor = self.head(features.to(self._device))
         return outputs
-
-    def _compute(self, examples: Sequence[EncodedGroup]) -> Tensor:
-        """What the head reads at all read-outs of some groups, shape (read-outs, hidden)."""
-        with self._computing():
-            return self._engine.features(*sequences_of(examples))

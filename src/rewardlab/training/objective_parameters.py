@@ -6,6 +6,7 @@ transformers folder, so DDP does not know them: their gradients are averaged ove
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,18 @@ class ClearGradients(TrainerCallback):
 
 
 class RankAverage:
-    """Averages over the ranks the gradient that one micro-batch adds to an objective's parameters.
+    """Averages over the ranks the gradient that one micro-batch adds to parameters that DDP does not exchange.
 
     Args:
-        objective: The objective.
+        parameters: The objective's, and the head's where it is called past the model's wrapper.
         accelerator: Of the run.
 
     Example:
-        ``with RankAverage(objective, accelerator): loss.backward()``, on every rank.
+        ``with RankAverage(objective.parameters(), accelerator): loss.backward()``, on every rank.
     """
 
-    def __init__(self, objective: nn.Module, accelerator: Accelerator) -> None:
-        self._parameters = list(objective.parameters()) if accelerator.num_processes > 1 else []
+    def __init__(self, parameters: Iterable[nn.Parameter], accelerator: Accelerator) -> None:
+        self._parameters = list(parameters) if accelerator.num_processes > 1 else []
         self._accelerator: Any = accelerator
         self._before: list[Tensor | None] = []
 

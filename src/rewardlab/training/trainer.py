@@ -1,10 +1,9 @@
 """The trainer: transformers' own, given groups, an objective and an exact reduction.
 
-What it changes: a micro-batch is divided into forwards by the engine, each prompt computed once where the model allows
-it; the loss of a step is a sum over pairs divided by the number of pairs of the whole step (all micro-batches, all
-ranks); logged metrics are computed over all pairs since the last log, not as means of batch means; evaluation scores
-each example once; a run whose scores are all alike says so. Everything else, from optimisers to trackers, is
-transformers'.
+What it changes: a step is shared out between ranks by cost, each share divided into forwards by the engine, each prompt
+computed once where the model allows it, and its loss exact (:mod:`rewardlab.training.step_trainer`); logged metrics are
+computed over all pairs since the last log, not as means of batch means; evaluation scores each example once; a run
+whose scores are all alike says so. Everything else, from optimisers to trackers, is transformers'.
 """
 
 from __future__ import annotations
@@ -12,26 +11,22 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
-from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import IntervalStrategy
 
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import ConfigError, DataError
-from rewardlab.modeling.engine import Engine, Forward, Planner
+from rewardlab.modeling.cost import ComputeCost
 from rewardlab.modeling.head import use_float32_head
 from rewardlab.modeling.loading import position_limit
-from rewardlab.modeling.parity import LayoutChoice, choose_layout
+from rewardlab.modeling.parity import LayoutChoice
+from rewardlab.modeling.planner import Planner
 from rewardlab.modeling.prefix_tree import TokenCount, count_tokens
 from rewardlab.modeling.preparing import (
     inner_model,
@@ -39,6 +34,7 @@ from rewardlab.modeling.preparing import (
     require_fitting_head,
     set_dropout_to_zero,
 )
+from rewardlab.modeling.ranks import Ranks
 from rewardlab.objectives import Objective, build_objective, parameters_of
 from rewardlab.objectives.bootstrap_heads import BootstrapHeads
 from rewardlab.training import objective_parameters
@@ -46,19 +42,21 @@ from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import (
     EncodedDataset,
     GroupCollator,
-    TargetedPart,
     encode_groups,
     repeated_prompts_note,
     sequences_of,
-    targets_in,
     ties_note,
 )
 from rewardlab.training.bootstrap import of_heads, resample_groups
 from rewardlab.training.finishing import SavedModel, save_trained
-from rewardlab.training.head_features import HeadFeatures, collate_features, only_head_is_trained
-from rewardlab.training.part_step import PartStep, in_order
+from rewardlab.training.head_features import FeatureCollator, HeadFeatures, only_head_is_trained
+from rewardlab.training.objective_optimizer import ObjectiveOptimizer
+from rewardlab.training.out_of_memory import StepReplay
 from rewardlab.training.progress import ProgressLine
+from rewardlab.training.rank_engine import RankEngine, chosen_engine, scores_of
 from rewardlab.training.run_metrics import collapse_warning
+from rewardlab.training.sharding import Sharding
+from rewardlab.training.step_trainer import StepTrainer
 from rewardlab.training.supervision import fitted_values, supervision_of
 from rewardlab.types import PromptGroup
 
@@ -70,7 +68,7 @@ logger = logging.getLogger(__name__)
 _GROUPS_AT_STEP_0 = 16
 
 
-class RewardTrainer(Trainer):
+class RewardTrainer(StepTrainer):
     """Trains a reward model on groups.
 
     Args:
@@ -91,6 +89,7 @@ class RewardTrainer(Trainer):
         objective: The objective, with what it learns beside the model; what each head learns, where there are several.
         supervision: What it learns from.
         layout: Which layout the engine has chosen, and why; None before anything was scored.
+        sharding: How the model lies across the processes.
 
     Example:
         >>> arguments = RewardArguments("runs/1", objective="plackett_luce")  # doctest: +SKIP
@@ -143,19 +142,26 @@ class RewardTrainer(Trainer):
         if args.ensemble_heads > 1:
             self.train_data = replace(self.train_data, examples=resample_groups(self.train_data.examples, args))
         self.eval_data = self._encoded_for_evaluation(eval_dataset) if eval_dataset else None
-        self._engine: Engine | None = None
+        self._engine: RankEngine | None = None
         self.layout: LayoutChoice | None = None
-        self._features: HeadFeatures | None = None  # where the head alone is trained
-        self._window: list[tuple[Tensor, Any]] = []
         self.objective_values = args.objective_values() | fitted_values(args, self.train_data.examples)
         self.objective = build_objective(args.objective, self.objective_values).to(args.device)
         self._loss: Objective | BootstrapHeads = (
             BootstrapHeads(self.objective) if args.ensemble_heads > 1 else self.objective
         )
+        self._window = []
+        self._ranks = Ranks.of_this_run()
+        self._collator = GroupCollator(
+            Planner(inner_model(model), "padded", args.tokens_per_batch),
+            self._in_steps,
+            ComputeCost.of_model(inner_model(model)),
+            self._ranks,
+        )
+        self._replay = StepReplay(args.device, str(args.optim), self._ranks.count)
         super().__init__(
             model=model,
             args=args,
-            data_collator=GroupCollator(Planner(inner_model(model), "padded", args.tokens_per_batch), self._in_steps),
+            data_collator=self._collator,
             train_dataset=self.train_data.examples,
             eval_dataset=self.eval_data.examples if self.eval_data else None,
             processing_class=processing_class,
@@ -166,11 +172,17 @@ class RewardTrainer(Trainer):
                 f"{args.n_gpu} GPUs are visible to one process",
                 hint="launch one process per GPU (accelerate launch, torchrun)",
             )
+        self.sharding = Sharding(self.accelerator)
+        self.sharding.remember_structure(model)
         # The loss is already divided by the units of the whole step; transformers must not divide it again.
         self.model_accepts_loss_kwargs = True
         # Both of transformers' callbacks print to stdout, which belongs to data.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
+        self._objective_optimizer: ObjectiveOptimizer | None = None  # where the model's takes shards alone
+        if self.sharding.is_sharded and any(True for _ in self.objective.parameters()):
+            self._objective_optimizer = ObjectiveOptimizer(self.objective, args.objective_learning_rate, args)
+            self.add_callback(self._objective_optimizer)
         self.add_callback(objective_parameters.ClearGradients(self.objective))
         if not args.disable_tqdm:
             self.add_callback(ProgressLine())
@@ -182,124 +194,32 @@ class RewardTrainer(Trainer):
             )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; first choose the layout, and look whether the untrained model's scores differ at all."""
-        engine = self._engine_of_run()
-        self._say_what_is_computed(engine)
-        one_process = self.accelerator.num_processes == 1  # ranks would each need the features of their own share
-        if one_process and only_head_is_trained(engine.model, self.args.read_out, engine.layout):
-            self._features = HeadFeatures(engine, self.compute_loss_context_manager)
-            self.train_dataset = self._features.featured(self.train_data.examples)
-            self.data_collator = partial(collate_features, supervision=self._in_steps)
-            if self.eval_data:
-                self._features.keep(self.eval_data.examples)
-        else:
-            self.data_collator = GroupCollator(engine.planner, self._in_steps)
-        first = self.train_data.examples[:_GROUPS_AT_STEP_0]
-        self._warn_if_collapsed(self._scores(first), first, "before training")
+        """Train; first choose the layout, and look whether the untrained model's scores differ at all.
+
+        What lies in shards can be looked at when it has been divided, which is when training begins.
+        """
+        if not self.sharding.is_sharded:
+            self._look_at_model()
         return super().train(*args, **kwargs)
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | None:
-        """Units of the objective in the whole optimiser step: all its micro-batches, all ranks."""
-        if not batch_samples:
-            return None
-        targets = [t for batch in batch_samples for t in targets_in(batch)]
-        # float32 on the device: MPS has no float64, and weights are few and near 1.
-        units = torch.tensor(sum(self._loss.num_units(t) for t in targets), device=device)
-        return self.accelerator.gather(units.float()).sum()
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.sharding.is_sharded:
+            self._look_at_model()
+        return prepared
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """Forward and backward of one micro-batch, part by part, so that only one forward's activations are held.
-
-        Returns:
-            The micro-batch's part of the step's loss.
-        """
-        if "parts" not in inputs or self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            # DeepSpeed takes a step at its last backward, and counts them: one backward then, over all parts.
-            self._count(inputs)
-            return super().training_step(model, inputs, num_items_in_batch)
-        model.train()
-        to_train = getattr(self.optimizer, "train", None)  # optimisers without a schedule have one
-        if callable(to_train):
-            to_train()
-        self._count(inputs)
-        scale = self._scale(inputs, num_items_in_batch)
-        loss = torch.zeros((), device=self.args.device)
-        parts: list[TargetedPart] = inputs["parts"]
-        step = PartStep(
-            run=partial(self._run, model),
-            loss=lambda scores, targets: self._loss(scores, targets) * scale,
-            backward=self.accelerator.backward,
-            computing=self.compute_loss_context_manager,
-            exchanging=partial(self._synchronised, model),
-            device=self.args.device,
-        )
-        with objective_parameters.RankAverage(self.objective, self.accelerator):
-            for number, part in enumerate(parts):
-                part_loss, scores = step(part, is_last=number == len(parts) - 1)
-                loss += part_loss
-                self._remember(scores, part.targets)
-        return loss
-
-    def _synchronised(self, model: nn.Module, exchange: bool) -> AbstractContextManager[Any]:
-        """Around a forward and its backward: ranks exchange their gradients at the micro-batch's last alone.
-
-        So ranks may need different numbers of forwards. DDP wants the forward inside, too.
-        """
-        return nullcontext() if exchange else self.accelerator.no_sync(model)
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """This micro-batch's part of the step's loss, in one graph: its sum over units divided by the whole step's."""
-        scale = self._scale(inputs, num_items_in_batch)
-        losses, outputs = [], []
-        if "parts" in inputs:
-            for part in inputs["parts"]:
-                targets = part.targets.to(self.args.device)
-                outputs.append(self._scores_in_order(model, part))
-                losses.append(self._loss(outputs[-1], targets))
-                self._remember(outputs[-1], targets)
-        else:
-            assert self._features is not None
-            targets = inputs["targets"].to(self.args.device)
-            outputs.append(self._features.outputs(inputs["features"]).squeeze(-1))
-            losses.append(self._loss(outputs[-1], targets))
-            self._remember(outputs[-1], targets)
-        loss = torch.stack(losses).sum() * scale
-        return (loss, {"logits": torch.cat(outputs)}) if return_outputs else loss
-
-    def _scale(self, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
-        """What a sum over this micro-batch is multiplied with: 1 / (units of the step), times the ranks.
-
-        DDP averages the gradients of its ranks; the sum over ranks is what is wanted.
-        """
-        if num_items_in_batch is None:
-            units = sum(self._loss.num_units(targets) for targets in targets_in(inputs))
-            return torch.tensor(1.0 / units, device=self.args.device)
-        return torch.as_tensor(self.accelerator.num_processes / num_items_in_batch, device=self.args.device)
-
-    def _run(self, model: nn.Module, forward: Forward) -> Tensor:
-        return self._engine_of_run().scores(forward, model)
-
-    def _scores_in_order(self, model: nn.Module, part: TargetedPart) -> Tensor:
-        """What the head gives at a part's read-outs, in the order that its targets count."""
-        return in_order(part, [self._run(model, forward) for forward in part.forwards])
-
-    def _remember(self, scores: Tensor, targets: Any) -> None:
-        if self.args.logging_strategy != IntervalStrategy.NO:
-            self._window.append((scores.detach(), targets))
-
-    def _count(self, inputs: dict[str, Any]) -> None:
-        tokens = inputs["num_tokens"]
-        if self.accelerator.num_processes > 1:
-            tokens = int(self.accelerator.gather(torch.tensor(tokens, device=self.args.device)).sum())
-        self.state.num_input_tokens_seen += tokens
+    def _look_at_model(self) -> None:
+        engine = self._engine_of_run()
+        self._say_what_is_computed(engine)
+        self._collator.planner = engine.planner
+        if not self.sharding.is_sharded and only_head_is_trained(engine.model, self.args.read_out, engine.layout):
+            self._features = HeadFeatures(engine.model, self._features_of)
+            self.train_dataset = self._features.featured(self.train_data.examples)
+            self.data_collator = FeatureCollator(self._in_steps, self._ranks)
+            if self.eval_data:
+                self._features.keep(self.eval_data.examples)
+        first = self.train_data.examples[:_GROUPS_AT_STEP_0]
+        self._warn_if_collapsed(self._scores(first), first, "before training")
 
     # -- what the objective learns itself ----------------------------------------------------------------------------
 
@@ -311,14 +231,26 @@ class RewardTrainer(Trainer):
                 f"{self.args.objective} learns a parameter that the schedule you passed does not know",
                 hint="pass no scheduler: lr_scheduler_type and objective_learning_rate say the same",
             )
-        objective_parameters.add_to_optimizer(self.objective, optimizer, self.args.objective_learning_rate)
+        if self._objective_optimizer is None:
+            objective_parameters.add_to_optimizer(self.objective, optimizer, self.args.objective_learning_rate)
         return optimizer
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._objective_optimizer is not None and self.args.should_save:
+            self._objective_optimizer.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._objective_optimizer is not None and checkpoint is not None:
+            self._objective_optimizer.load(checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         with warnings.catch_warnings():  # the embedding has grown by tokens of ours, and peft keeps it: as it should
             warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")
             super()._save(output_dir, state_dict)
-        objective_parameters.save(self.objective, output_dir or str(self.args.output_dir))
+        if self.args.should_save:  # all processes have the same
+            objective_parameters.save(self.objective, output_dir or str(self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -336,32 +268,27 @@ class RewardTrainer(Trainer):
 
     # -- the engine --------------------------------------------------------------------------------------------------
 
-    def _engine_of_run(self) -> Engine:
-        """The engine, its layout chosen the first time it is needed."""
+    def _engine_of_run(self) -> RankEngine:
+        """The engine, its layout chosen the first time it is needed, the same on all ranks."""
         if self._engine is None:
+            called = None
+            if self.sharding.is_sharded:
+                called = self.model_wrapped
+                if called is self.model and not self.sharding.uses_fsdp:
+                    raise ConfigError(
+                        "the model is divided between processes when training begins: before, it cannot be scored",
+                        hint="call train() first, or score the model on one process",
+                    )
             model = inner_model(self.accelerator.unwrap_model(self.model))
-            cast(nn.Module, model).to(self.args.device)
-            examples = sorted(self.train_data.examples[:_GROUPS_AT_STEP_0], key=lambda e: sum(e.lengths))
-            readouts = [example.readouts for example in examples] if examples[0].readouts else None
-            autocast = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
-            self.layout = choose_layout(
-                model,
-                [example.sequences for example in examples],
-                readouts=readouts,
-                engine=self.args.engine,
-                longest=max(max(example.lengths) for example in self.train_data.examples),
-                with_gradients=True,
-                autocast=autocast,
-            )
+            self.layout, self._engine = chosen_engine(model, self.train_data.examples, self.args, self._ranks, called)
             if self.is_world_process_zero():
                 self.layout.log(logger)
-            self._engine = Engine(model, self.layout.layout, self.args.tokens_per_batch)
         return self._engine
 
     def tokens_to_compute(self) -> TokenCount:
         """Dry run over the training groups in their order: tokens of an epoch, computed and otherwise."""
         examples = self.train_data.examples
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        step = self._train_batch_size * self._ranks.count * self.args.gradient_accumulation_steps
         budget = self._engine_of_run().planner.tokens_per_batch
         counts = [
             count_tokens([example.sequences for example in examples[start : start + step]], budget)
@@ -369,7 +296,7 @@ class RewardTrainer(Trainer):
         ]
         return sum(counts[1:], counts[0])
 
-    def _say_what_is_computed(self, engine: Engine) -> None:
+    def _say_what_is_computed(self, engine: RankEngine) -> None:
         if not self.is_world_process_zero():
             return
         if engine.layout == "tree":
@@ -382,7 +309,7 @@ class RewardTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of all pairs since the last log, under TRL's names."""
-        if "loss" in logs and self._window:
+        if "loss" in logs:
             logs = {**logs, **self._window_metrics()}
         if "loss" in logs:
             logs["num_tokens"] = self.state.num_input_tokens_seen
@@ -435,33 +362,22 @@ class RewardTrainer(Trainer):
         return encode_groups(groups, self.encoder, self.supervision, keep_identical=True).required("evaluation")
 
     def _scores(self, examples: Sequence[EncodedGroup]) -> Tensor:
-        """What the head gives at all read-outs of some groups, in flat order; each rank does its share.
+        """What the head gives at all read-outs of some groups, in flat order; the ranks share the forwards.
 
         Returns:
             Shape (read-outs,), of several heads their mean, or (read-outs, classes); on the CPU.
         """
-        sequences, readouts = sequences_of(examples)
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        engine = self._engine_of_run()
-        if self._features is not None and (known := self._features.of_kept(examples)) is not None:
-            return self._mean(known)
+        known = None if self._features is None else self._features.of_kept(examples)
+        if known is None:
+            with self.compute_loss_context_manager():
+                outputs = self._engine_of_run().rows(*sequences_of(examples), None, scores_of)
+        else:
+            outputs = known.squeeze(-1)
+        return outputs.mean(dim=1) if self.args.ensemble_heads > 1 else outputs
+
+    def _features_of(self, examples: Sequence[EncodedGroup]) -> Tensor:
         with self.compute_loss_context_manager():
-            if readouts is None:
-                mine = [torch.tensor([score]) for score in engine.score(sequences[rank::ranks])]
-            else:
-                mine = engine.outputs(sequences[rank::ranks], readouts[rank::ranks])
-        found: list[Tensor] = [torch.empty(0)] * len(sequences)
-        for owner, values in gather_object([(rank, mine)]) if ranks > 1 else [(rank, mine)]:
-            found[owner::ranks] = values
-        return self._mean(torch.cat(found))
-
-    def _mean(self, outputs: Tensor) -> Tensor:
-        return outputs.mean(dim=1) if self.args.ensemble_heads > 1 else outputs.squeeze(-1)
-
-    def _window_metrics(self) -> dict[str, float]:
-        window = [(scores.cpu(), targets.to(torch.device("cpu"))) for scores, targets in self._window]
-        self._window.clear()
-        return self._in_steps.metrics(gather_object(window) if self.accelerator.num_processes > 1 else window)
+            return self._engine_of_run().features(*sequences_of(examples))
 
     def _warn_if_collapsed(self, scores: Tensor, examples: Sequence[EncodedGroup], when: str) -> None:
         margins = None
