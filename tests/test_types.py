@@ -112,6 +112,24 @@ def test_pairs_of_a_ranking_are_as_strong_as_their_ratings_differ():
     assert [p.strength for p in Ranking((0, 1), (0, 1)).pairs([7.0, None])] == [None]
 
 
+@given(st.integers(0, 3), st.lists(st.none() | st.integers(0, 3), min_size=1, max_size=8))
+def test_pairs_of_a_ranking_are_counted_without_them(first, others):
+    ranking = Ranking(tuple(range(1 + len(others))), (first, *others))
+    assert ranking.num_pairs == len(ranking.pairs())
+
+
+def test_a_ranking_of_too_many_completions_stays_one_ranking():
+    """1,000 completions have 499,500 pairs; 1,001 have 500,500, and 100,000 five thousand million."""
+
+    def ranked(count):
+        return PromptGroup("p", ["x"] * count, rankings=[Ranking(range(count), range(count))])
+
+    assert Ranking(range(1000), range(1000)).lists_pairs
+    assert (len(ranked(100).pairs), ranked(100).num_unlisted_pairs) == (4_950, 0)
+    assert (ranked(1001).pairs, ranked(1001).num_unlisted_pairs) == ((), 500_500)
+    assert (ranked(100_000).pairs, ranked(100_000).num_unlisted_pairs) == ((), 4_999_950_000)
+
+
 def test_pairs_that_were_given_are_kept_beside_rankings():
     group = PromptGroup("p", ["a", "b", "c"], [Pair(0, 1)], rankings=[Ranking((0, 1, 2), (0, 1, 2))])
     assert group.pairs == (Pair(0, 1),)

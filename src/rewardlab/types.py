@@ -153,6 +153,10 @@ class Pair:
         return 0.5 if self.tie else 1.0
 
 
+MOST_IMPLIED_PAIRS = 500_000
+"""The most pairs of one ranking that a group lists: those of 1,000 completions. More grow with the square of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """Completions of a group that were ranked together.
@@ -186,6 +190,17 @@ class Ranking:
         """The ranks counted 0, 1, 2, ... without gaps; None where a completion has none."""
         place = {rank: number for number, rank in enumerate(sorted({r for r in self.ranks if r is not None}))}
         return tuple(None if rank is None else place[rank] for rank in self.ranks)
+
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs :meth:`pairs` would list, known without them."""
+        ranked = sum(rank is not None for rank in self.ranks)
+        return ranked * (ranked - 1) // 2 + ranked * (len(self.ranks) - ranked)
+
+    @property
+    def lists_pairs(self) -> bool:
+        """Whether a group lists the pairs that the ranking implies: at most :data:`MOST_IMPLIED_PAIRS`."""
+        return self.num_pairs <= MOST_IMPLIED_PAIRS
 
     def pairs(self, ratings: Sequence[float | None] = ()) -> tuple[Pair, ...]:
         """All comparisons the ranking implies, ties included; the better completion is ``chosen``.
@@ -240,7 +255,8 @@ class PromptGroup:
     Attributes:
         prompt: The prompt, text or messages (``""`` where a row has none).
         completions: K completions, each text or messages.
-        pairs: The preferences between them; where there are rankings and no pairs, all those that the rankings imply.
+        pairs: The preferences between them; where there are rankings and no pairs, all those that the rankings imply,
+            but none of a ranking with more than :data:`MOST_IMPLIED_PAIRS` (:attr:`num_unlisted_pairs`).
         id: The row's own id, as it came (text or integer); None where it has none.
         subset: The row's subset, for tables per subset.
         source: Where it was read, ``"pairs.jsonl:17"``; None for groups made in memory.
@@ -287,7 +303,7 @@ class PromptGroup:
         for ranking in self.rankings:
             if not all(0 <= i < count for i in ranking.completions):
                 raise ValueError(f"{ranking} names completions beyond the {count}")
-        implied = (pair for ranking in self.rankings for pair in ranking.pairs(self.ratings))
+        implied = (p for ranking in self.rankings if ranking.lists_pairs for p in ranking.pairs(self.ratings))
         object.__setattr__(self, "pairs", tuple(self.pairs or implied))
         for pair in self.pairs:
             if pair.chosen == pair.rejected or not all(0 <= i < count for i in (pair.chosen, pair.rejected)):
@@ -309,6 +325,11 @@ class PromptGroup:
             else None
             for attributes in given
         )
+
+    @property
+    def num_unlisted_pairs(self) -> int:
+        """How many pairs its rankings imply that are too many to stand in ``pairs``; 0 for all but huge rankings."""
+        return sum(ranking.num_pairs for ranking in self.rankings if not ranking.lists_pairs)
 
     @property
     def prompt_key(self) -> str:

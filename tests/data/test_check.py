@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from rewardlab.data.check import Lengths, check_groups
 from rewardlab.data.encoding import EncodedGroup
 from rewardlab.data.loading import read_groups
 from rewardlab.errors import CompletionTooLongError, DataError
-from rewardlab.types import Pair, PromptGroup
+from rewardlab.types import Pair, PromptGroup, Ranking
 
 
 def pair(prompt, chosen, rejected, **known):
@@ -180,3 +181,52 @@ def test_the_known_facts_of_real_sets_are_found(data_root, name, facts, longer):
     assert {key: getattr(report, key) for key in facts} == facts
     wins = report.longer_wins
     assert wins.longer / (wins.longer + wins.shorter) == pytest.approx(longer, abs=0.035)
+
+
+def rows_of_one(count, **columns):
+    return [{"prompt": "p", "completions": [f"answer {i}" for i in range(count)], **columns}]
+
+
+ONE_PROMPT = {
+    "unrated completions": (rows_of_one, 1100),
+    "rated completions": (lambda n: rows_of_one(n, scores=[i * 7 % n for i in range(n)]), 1100),
+    "ranked and rated": (lambda n: rows_of_one(n, scores=list(range(n)), ranks=list(range(n, 0, -1))), 1100),
+    "groups": (lambda n: [{"prompt": "p", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(n)], 100),
+    "groups with one winner": (lambda n: [{"prompt": "p", "chosen": "g", "rejected": f"b {i}"} for i in range(n)], 100),
+    "groups with one loser": (lambda n: [{"prompt": "p", "chosen": f"g {i}", "rejected": "b"} for i in range(n)], 100),
+    "a chain": (lambda n: [{"prompt": "p", "chosen": f"a {i}", "rejected": f"a {i + 1}"} for i in range(n)], 100),
+}
+
+
+@pytest.mark.parametrize("name", ONE_PROMPT)
+def test_what_one_prompt_has_is_checked_in_steps_linear_in_its_size(tmp_path, name):
+    """Lines of Python run, counted: eight times as many rows take eight times as many, and a little more."""
+    make, few = ONE_PROMPT[name]
+
+    def steps(count):
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in make(count)))
+        lines = 0
+
+        def trace(frame, event, argument):
+            nonlocal lines
+            lines += 1
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            report = check_groups(read_groups(path).groups)
+        finally:
+            sys.settrace(before)
+        assert report.completions == sum(len(row.get("completions", "ab")) for row in make(count))
+        return lines
+
+    assert steps(8 * few) < 12 * steps(few)
+
+
+def test_pairs_of_a_huge_ranking_are_told_and_not_made():
+    groups = [PromptGroup("p", [f"a {i}" for i in range(1001)], rankings=[Ranking(range(1001), range(1001))])]
+    report = check_groups(groups)
+    assert (report.pairs, report.contents.unlisted_pairs) == (0, 500_500)
+    assert any("500,500 pairs are not made, at most 500,000 of a ranking" in warning for warning in report.warnings)

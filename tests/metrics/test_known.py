@@ -124,3 +124,17 @@ def test_even_soft_labels_are_ties_to_every_part() -> None:
     with pytest.raises(DataError, match="all pairs are ties"):
         require_known([even])
     assert evaluate_known([even, PAIR], [[1.0, 0.0]] * 2).pairs.tied_labels == 1
+
+
+def test_the_pairs_of_a_huge_ranking_are_not_made_and_it_is_said() -> None:
+    """The ranking as a whole is still measured, also where it has a hundred thousand completions."""
+    size = 100_000
+    huge = PromptGroup("huge", ["x"] * size, rankings=(Ranking(range(size), range(size)),))
+    scores = [*scores_of([PAIR]), [-float(i) for i in range(size)]]
+    found = evaluate_known([PAIR, huge], scores, **OPTIONS)
+    assert found.pairs is not None
+    assert (found.pairs.num_pairs, found.num_unlisted, found.num_unknown) == (1, 1, 0)
+    assert found.rankings is not None
+    assert found.rankings.kendall_tau.value == 1.0
+    assert found.to_dict()["num_unlisted"] == 1
+    assert "num_unlisted" not in evaluate_known([PAIR], scores[:1], **OPTIONS).to_dict()

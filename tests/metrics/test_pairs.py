@@ -23,7 +23,7 @@ from rewardlab.metrics import (
     shorter_is_chosen,
 )
 from rewardlab.metrics.length_control import control_length
-from rewardlab.types import Pair, PromptGroup
+from rewardlab.types import Pair, PromptGroup, Ranking
 
 
 def pair_group(prompt: str = "p", chosen: str = "aa", rejected: str = "b", **more) -> PromptGroup:
@@ -358,3 +358,9 @@ def test_only_even_soft_labels_are_refused() -> None:
     even = replace(pair_group(), pairs=(Pair(0, 1, p_chosen=0.5),))
     with pytest.raises(DataError, match="all pairs are ties"):
         evaluate_scores([even], [[1.0, 0.0]])
+
+
+def test_a_ranking_with_too_many_pairs_is_refused_with_the_limit() -> None:
+    huge = PromptGroup("p", ["x"] * 1001, rankings=(Ranking(range(1001), range(1001)),), source="f.jsonl:3")
+    with pytest.raises(DataError, match=r"f\.jsonl:3 ranks 1,001, which is 500,500 pairs, and at most 500,000"):
+        evaluate_scores([pair_group(), huge], [[1.0, 0.0], [0.0] * 1001])

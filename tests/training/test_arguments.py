@@ -30,6 +30,9 @@ def test_defaults_are_those_of_a_reward_model(tmp_path: Path) -> None:
         ("engine", "warp", "unknown engine 'warp'"),
         ("center_rewards_coefficient", -1.0, "must be >= 0, got -1.0"),
         ("max_length", 0, "max_length must be at least 1"),
+        ("accelerator_config", {"split_batches": True}, "accelerator_config: split_batches is True, but accelerate"),
+        ("accelerator_config", {"dispatch_batches": True}, "dispatch_batches is True"),
+        ("accelerator_config", {"use_seedable_sampler": False}, "use_seedable_sampler is False"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path: Path, field: str, value: object, message: str) -> None:

@@ -17,7 +17,7 @@ from rewardlab.modeling.preparing import prepare_for_training
 from rewardlab.training.arguments import RewardArguments
 from rewardlab.training.batches import EncodedDataset, GroupCollator, encode_groups, repeated_prompts_note, ties_note
 from rewardlab.training.supervision import Supervision, supervision_of
-from rewardlab.types import Pair, PromptGroup
+from rewardlab.types import Pair, PromptGroup, Ranking
 
 
 def supervision(objective: str = "bradley_terry") -> Supervision:
@@ -152,3 +152,19 @@ def test_ties_are_told_under_bradley_terry_and_ties_alone_point_to_davidson(enco
         encode_groups(rows[:2], encoder, supervision("grouped_pairs")).required("training")
     assert "(2 × only ties)" in caught.value.message
     assert "--objective davidson" in caught.value.hint
+
+
+def test_a_ranking_with_too_many_pairs_is_quarantined_where_pairs_are_learned_from(encoder: Encoder) -> None:
+    """With its size, the limit and what to do; objectives that take it whole take it."""
+    huge = PromptGroup(
+        "Hi", ["good"] * 1001, rankings=[Ranking(tuple(range(1001)), tuple(range(1001)))], ratings=[1.0] * 1001, id="x"
+    )
+    data = encoded([huge, PromptGroup("Hi", ["good", "bad"], [Pair()], id="fine")], encoder)
+    assert [example.group.id for example in data.examples] == ["fine"]
+    ((row, reason),) = data.quarantined
+    assert row is huge
+    assert "500,500 between 1,001 ranked completions, where at most 500,000 are made" in reason
+    assert "plackett_luce or regression" in reason
+    for objective in ("plackett_luce", "regression"):
+        (example,) = encode_groups([huge], encoder, supervision(objective)).examples
+        supervision(objective).targets([example])

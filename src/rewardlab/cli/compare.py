@@ -102,7 +102,9 @@ def compare(
         typer.echo(reading.left_out(), err=True)
     groups = [group for group in reading.groups if group.pairs]
     if without := len(reading.groups) - len(groups):
-        typer.echo(f"left out: {without:,} rows that say no preference", err=True)
+        huge = sum(group.num_unlisted_pairs > 0 for group in reading.groups if not group.pairs)
+        of_them = f", {huge:,} of them rankings of too many completions for a list of pairs" if huge else ""
+        typer.echo(f"left out: {without:,} rows that say no preference{of_them}", err=True)
         for _ in range(without):
             reading.ledger.drop("no preference: nothing to compare the models on", was_used=True)
     require_pairs(groups)

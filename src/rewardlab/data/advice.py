@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rewardlab.data.agreement import ENOUGH_PAIRS
+from rewardlab.types import MOST_IMPLIED_PAIRS
 
 if TYPE_CHECKING:
     from rewardlab.data.check import DataReport
@@ -75,6 +76,12 @@ def advice(report: DataReport) -> Iterator[str]:
         yield (
             f"few prompts, many rows: {report.groups:,} rows share {report.prompts:,} prompts "
             f"({report.groups / report.prompts:.1f} each): a split by rows leaks, and intervals by prompt are wide"
+        )
+    if report.contents.unlisted_pairs:
+        yield (
+            f"rankings of so many completions that their {report.contents.unlisted_pairs:,} pairs are not made, at "
+            f"most {MOST_IMPLIED_PAIRS:,} of a ranking: no figure of pairs counts them, and objectives that learn from "
+            "pairs quarantine such rows; train with plackett_luce or regression"
         )
     if report.without_prompt:
         yield (

@@ -21,6 +21,8 @@ class Contents:
         soft: Pairs and ties with a probability instead of a plain label (``p_chosen``, votes).
         strengths: Pairs that say how much better the chosen completion is.
         rankings: How many rankings there are of each number of completions.
+        unlisted_pairs: Pairs that rankings imply and that no figure of pairs counts, because one ranking has more than
+            :data:`~rewardlab.types.MOST_IMPLIED_PAIRS`.
         ratings: Completions with a rating.
         attributes: Completions with a rating of each attribute.
         outcomes: Completions with an outcome label.
@@ -33,6 +35,7 @@ class Contents:
     soft: int
     strengths: int
     rankings: dict[int, int]
+    unlisted_pairs: int
     ratings: int
     attributes: dict[str, int]
     outcomes: int
@@ -54,6 +57,7 @@ class Contents:
             soft=sum(pair.p_chosen is not None for pair in pairs),
             strengths=sum(pair.strength is not None and not pair.tie for pair in pairs),
             rankings=dict(sorted(sizes.items())),
+            unlisted_pairs=sum(group.num_unlisted_pairs for group in groups),
             ratings=sum(rating is not None for group in groups for rating in group.ratings),
             attributes=dict(Counter(name for group in groups for known in group.attributes for name in known)),
             outcomes=len(labels),

@@ -146,13 +146,12 @@ def _triads(wins: _Wins) -> tuple[int, int]:
         for loser in losers:
             losses[loser].add(winner)
     none = set[str]()
+    compared_with = {one: wins.get(one, none) | losses.get(one, none) for one in {*wins, *losses}}
     compared = round_ = 0
     for winner, losers in wins.items():
-        of_winner = losers | losses.get(winner, none)
-        for loser in losers:
-            beaten = wins.get(loser, none)
-            compared += len(of_winner & (beaten | losses[loser]))
-            round_ += len(beaten & losses.get(winner, none))
+        for loser in losers:  # an intersection goes through the smaller set: one completion may stand in all pairs
+            compared += len(compared_with[winner] & compared_with[loser])
+            round_ += len(wins.get(loser, none) & losses.get(winner, none))
     return compared // 3, round_ // 3  # each is met at its three pairs
 
 

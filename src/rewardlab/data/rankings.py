@@ -7,9 +7,9 @@ columns are :mod:`rewardlab.data.columns`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
+from rewardlab.concordance import count_concordance
 from rewardlab.data.columns import (
     Row,
     answer_of,
@@ -169,11 +169,10 @@ def _by_rating(row: Row, ratings: Sequence[float | None]) -> tuple[Ranking, ...]
 
 def _require_agreement(ranks: Sequence[int | None], ratings: Sequence[float | None]) -> None:
     """Scores that say the opposite of the ranks are mostly costs, the lowest the best: that is not to be guessed."""
-    along = against = 0
     rows = [(r, s) for r, s in zip(ranks, ratings, strict=False) if r is not None and s is not None]
-    for (rank, rating), (other_rank, other_rating) in combinations(rows, 2):
-        along += (rank - other_rank) * (rating - other_rating) < 0
-        against += (rank - other_rank) * (rating - other_rating) > 0
+    if not rows:
+        return
+    against, along = count_concordance(*zip(*rows, strict=True))  # the best has the lowest rank
     if against > along:
         raise DataError(
             f"scores contradict ranks: {against} of {along + against} pairs are ordered the other way; if low scores "

@@ -22,6 +22,7 @@ from rewardlab.metrics.probability_columns import WORDS
 from rewardlab.metrics.rankings import RankingResult
 from rewardlab.metrics.ratings import RatingResult
 from rewardlab.metrics.steps import StepResult
+from rewardlab.types import MOST_IMPLIED_PAIRS
 
 FEW_PROMPTS = 30
 """Below it a percentile bootstrap covers less often than it says: 95 % is 94 % with 30 normal values, 90 % with 10."""
@@ -67,6 +68,11 @@ def render_all(evaluation: Evaluation) -> RenderableType:
         remarks.append(
             f"{evaluation.num_unknown:,} of {evaluation.num_groups:,} rows say nothing that a score could be compared "
             "with: no part counts them."
+        )
+    if evaluation.num_unlisted:
+        remarks.append(
+            f"{evaluation.num_unlisted:,} of {evaluation.num_groups:,} rows rank so many completions that their pairs, "
+            f"more than {MOST_IMPLIED_PAIRS:,} each, are not made: the accuracy of pairs leaves them out."
         )
     return Group(*shown, *_remarks(remarks, prompts))
 

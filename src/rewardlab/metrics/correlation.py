@@ -5,9 +5,12 @@ Pure numpy in float64. This file knows numbers only; what they are of, and which
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rewardlab.concordance import count_concordance
 from rewardlab.metrics.auc import starts_of_equal
 from rewardlab.metrics.bootstrap import FloatArray, Statistic, WeightedStatistic, ratio
 
@@ -54,7 +57,7 @@ def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
     order, T1 and T2 tied in the first or the second only.
 
     Args:
-        first: Shape (n,); n x n comparisons are held at once, so this is for rankings, not for whole sets.
+        first: Shape (n,).
         second: Shape (n,).
 
     Returns:
@@ -71,9 +74,9 @@ def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
         0.3333333333333333
     """
     x, y = _checked(first, second)
-    of_x, of_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
-    untied = np.abs(of_x).sum() * np.abs(of_y).sum()
-    return float((of_x * of_y).sum() / np.sqrt(untied)) if untied else float("nan")
+    concordant, discordant = count_concordance(x.tolist(), y.tolist())
+    untied = _untied_pairs(x) * _untied_pairs(y)
+    return (concordant - discordant) / math.sqrt(untied) if untied else math.nan
 
 
 def moments(first: ArrayLike, second: ArrayLike) -> FloatArray:
@@ -109,6 +112,12 @@ def spearman_statistic(first: ArrayLike, second: ArrayLike) -> WeightedStatistic
         return _correlation(total, none, none, *squares)
 
     return statistic
+
+
+def _untied_pairs(values: FloatArray) -> int:
+    """How many pairs of places have different values."""
+    sizes = [int(size) for size in np.unique(values, return_counts=True)[1]]
+    return (len(values) ** 2 - sum(size**2 for size in sizes)) // 2
 
 
 def _checked(first: ArrayLike, second: ArrayLike) -> tuple[FloatArray, FloatArray]:

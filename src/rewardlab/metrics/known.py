@@ -30,6 +30,8 @@ class Evaluation(Bootstrapped):
     Attributes:
         num_groups: Groups given.
         num_unknown: Those of which nothing is known that a score could be compared with; no part counts them.
+        num_unlisted: Those with a ranking of so many completions that its pairs are not listed
+            (:attr:`~rewardlab.types.PromptGroup.num_unlisted_pairs`): the other parts count them.
         pairs: Preferences, among them those that rankings imply.
         rankings: Rankings as wholes.
         ratings: Ratings.
@@ -41,6 +43,7 @@ class Evaluation(Bootstrapped):
 
     num_groups: int
     num_unknown: int
+    num_unlisted: int = 0
     pairs: EvaluationResult | None = None
     rankings: RankingResult | None = None
     ratings: RatingResult | None = None
@@ -66,6 +69,7 @@ class Evaluation(Bootstrapped):
             **({"attributes": attributes} if attributes else {}),
             "num_groups": self.num_groups,
             "num_unknown": self.num_unknown,
+            **({"num_unlisted": self.num_unlisted} if self.num_unlisted else {}),
             "bootstrap": self.bootstrap,
         }
 
@@ -162,7 +166,8 @@ def evaluate_known(
         check_step_scores(groups, step_scores)
         judged = _where(stepped, groups)
         parts["steps"] = evaluate_steps(judged, _where(stepped, step_scores), threshold=threshold, **options)
-    return Evaluation(len(groups), sum(not _is_known(group) for group in groups), **parts, **options)
+    unlisted = sum(group.num_unlisted_pairs > 0 for group in groups)
+    return Evaluation(len(groups), sum(not _is_known(group) for group in groups), unlisted, **parts, **options)
 
 
 def _by_attribute(groups: Sequence[PromptGroup]) -> list[tuple[str, list[PromptGroup], list[bool]]]:

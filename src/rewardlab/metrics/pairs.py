@@ -23,7 +23,7 @@ from rewardlab.metrics.probability import ECE_BINS
 from rewardlab.metrics.probability_columns import WORDS, probability_columns, probability_statistics
 from rewardlab.metrics.reliability import ReliabilityBin, reliability
 from rewardlab.metrics.ties import TieResult, evaluate_ties
-from rewardlab.types import Pair, PromptGroup, text_of
+from rewardlab.types import MOST_IMPLIED_PAIRS, Pair, PromptGroup, text_of
 
 NO_SUBSET = "(none)"
 """Name of the subset of pairs without one, where other pairs have one; the subsets then still add up to the whole."""
@@ -171,6 +171,14 @@ def require_pairs(groups: Sequence[PromptGroup]) -> None:
             hint="Give a file with at least one row with a chosen and a rejected side.",
         )
     without = [group.name for group in groups if not group.pairs]
+    if unlisted := [group for group in groups if group.num_unlisted_pairs and not group.pairs]:
+        first = unlisted[0]
+        raise DataError(
+            f"{len(unlisted)} of {len(groups)} rows rank too many completions for pairs: {first.name} ranks "
+            f"{len(first.completions):,}, which is {first.num_unlisted_pairs:,} pairs, and at most "
+            f"{MOST_IMPLIED_PAIRS:,} are made",
+            hint="Leave such rows out, or completions in them; `rewardlab evaluate` gives their rank correlation.",
+        )
     if without:
         named = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
         raise DataError(

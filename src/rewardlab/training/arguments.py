@@ -92,6 +92,14 @@ class RewardArguments(TrainingArguments):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         super().__post_init__()
+        for name, value in _LOADING_ACCELERATE_DOES_NOT_DO.items():
+            given = getattr(self.accelerator_config, name)
+            if given not in (None, value):
+                raise ConfigError(
+                    f"accelerator_config: {name} is {given}, but accelerate does not load the batches here: every "
+                    "process sees the whole micro-batch, and takes its share by cost",
+                    hint=f"leave {name} out; per_device_train_batch_size × processes groups are one micro-batch",
+                )
         if self.device.type != "cuda":
             self.dataloader_pin_memory = False  # pinning serves copies to a GPU; without one torch only warns
 
@@ -112,6 +120,9 @@ class RewardArguments(TrainingArguments):
         """Where a model of this objective is read, and how that becomes one score."""
         return read_out_of(self.objective_values())
 
+
+# What of ``accelerator_config`` would change nothing (training/step_loader.py), and what it is therefore.
+_LOADING_ACCELERATE_DOES_NOT_DO = {"split_batches": False, "dispatch_batches": False, "use_seedable_sampler": True}
 
 # What belongs to some objectives alone.
 _OF_PAIRS = frozenset({"margin_from", "margin_scale"})

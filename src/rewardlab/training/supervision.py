@@ -34,7 +34,7 @@ from rewardlab.training.run_metrics import (
     step_metrics,
     token_metrics,
 )
-from rewardlab.types import Pair, PromptGroup, Ranking
+from rewardlab.types import MOST_IMPLIED_PAIRS, Pair, PromptGroup, Ranking
 
 if TYPE_CHECKING:
     from rewardlab.training.arguments import RewardArguments
@@ -134,6 +134,15 @@ def _margin(group: PromptGroup, pair: Pair, margin_from: str, margin_scale: floa
 def _pairs(
     arguments: RewardArguments, *, strict: bool = False, strength: bool = False, settings: tuple[str, ...] = ()
 ) -> Supervision:
+    def lacks(group: PromptGroup) -> str | None:
+        if group.num_unlisted_pairs:
+            return (
+                f"list of its pairs, {group.num_unlisted_pairs:,} between {len(group.completions):,} ranked "
+                f"completions, where at most {MOST_IMPLIED_PAIRS:,} are made: train with --objective plackett_luce or "
+                "regression, or on fewer of the completions"
+            )
+        return None if group.pairs else "preference between its completions"
+
     def useless(group: PromptGroup) -> str | None:
         for pair in group.pairs:  # before the run, not in the middle of it
             _margin(group, pair, arguments.margin_from, arguments.margin_scale)
@@ -145,7 +154,7 @@ def _pairs(
         return "only ties: no pair is strict" if strict and all(pair.tie for pair in group.pairs) else None
 
     return Supervision(
-        lacks=lambda group: None if group.pairs else "preference between its completions",
+        lacks=lacks,
         useless=useless,
         targets=lambda examples: pair_targets(examples, arguments.margin_from, arguments.margin_scale),
         metrics=pair_metrics,
@@ -164,7 +173,7 @@ def rankings_of(group: PromptGroup) -> tuple[Ranking, ...]:
     from the pairs puts all completions in order (A over B and B over C put A over C). A soft label is taken for what
     it says is more likely.
     """
-    implied = Counter(_said(pair) for ranking in group.rankings for pair in ranking.pairs())
+    implied = Counter(_said(pair) for ranking in group.rankings if ranking.lists_pairs for pair in ranking.pairs())
     others = []
     for pair in group.pairs:
         if implied[_said(pair)]:
