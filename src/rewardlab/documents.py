@@ -112,8 +112,13 @@ def read_json_object(
     return record
 
 
-def parse_json(text: str, *, strict: bool = False) -> Any:
-    """The value of a JSON text, at most :data:`MOST_DEPTH` deep; ``strict`` as in :func:`read_json`.
+def parse_json(text: str, *, strict: bool = False, lone_surrogates: bool = False) -> Any:
+    """The value of a JSON text, at most :data:`MOST_DEPTH` deep.
+
+    Args:
+        text: The text.
+        strict: As in :func:`read_json`.
+        lone_surrogates: Whether text may be half a character all the same: what a user's text is we write down.
 
     Raises:
         ValueError: It is none.
@@ -121,7 +126,7 @@ def parse_json(text: str, *, strict: bool = False) -> Any:
     try:
         if strict:
             value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse, parse_float=_finite)
-            if "\\u" in text:
+            if "\\u" in text and not lone_surrogates:
                 json.dumps(value, ensure_ascii=False).encode("utf-8")  # a UnicodeEncodeError is a ValueError
         else:
             value = json.loads(text)

@@ -100,7 +100,7 @@ def test_a_broken_file_is_accounted_for(tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_many_broken_files_are_accounted_for(tmp_path: Path, name: str) -> None:
-    for seed in range(600):
+    for seed in range(300):
         accounted_for(tmp_path / name, 10**9 + seed)
 
 
@@ -157,14 +157,8 @@ except DataError as error:
 @pytest.mark.parametrize("name", ["f.jsonl.gz", "f.json.gz", "f.csv.gz", "f.jsonl.zst", "f.json.zst"])
 def test_a_bomb_takes_bounded_memory(tmp_path: Path, name: str) -> None:
     path, mebibyte = tmp_path / name, (b'["' if ".json." in name else b"xx") + b" " * ((1 << 20) - 2)
-    if name.endswith(".gz"):
-        with gzip.open(path, "wb", compresslevel=1) as file:
-            for _ in range(800):
-                file.write(mebibyte)
-    else:
-        with path.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw) as writer:
-            for _ in range(1500):
-                writer.write(mebibyte)
+    pack = gzip.compress if name.endswith(".gz") else zstandard.ZstdCompressor().compress
+    path.write_bytes(pack(mebibyte) * 1500)  # files joined are one file; to compress it whole would take half a minute
     ran = subprocess.run(
         [sys.executable, "-c", BOMB, str(path)], capture_output=True, text=True, timeout=300, check=True
     )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rewardlab.errors import CheckpointError
-from rewardlab.modeling.foreign_weights import classifier, load_whole, read_json, with_adapter
+from rewardlab.modeling.foreign_weights import classifier, load_whole, with_adapter
 from rewardlab.modeling.loading import load_config
 
 peft = pytest.importorskip("peft")
@@ -104,10 +104,3 @@ def test_a_head_may_lack_only_where_the_caller_says_so(base_model: Path) -> None
     load_whole(AutoModelForSequenceClassification, base_model, config, head_may_lack=True)
     with pytest.raises(CheckpointError, match=r"score\.weight"):
         load_whole(AutoModelForSequenceClassification, base_model, config)
-
-
-@pytest.mark.parametrize("text", ["{", "[1]"])
-def test_json_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"config\.json"):
-        read_json(tmp_path / "config.json")

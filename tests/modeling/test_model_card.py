@@ -195,7 +195,8 @@ def test_what_is_not_above_length_is_said() -> None:
 
 
 def test_no_text_of_the_data_is_in_it() -> None:
-    probe = Probe([{"role": "user", "content": "a private question"}], 1, [1, 2], 0.5)
+    messages = [{"role": "user", "content": "a private question"}, {"role": "assistant", "content": "private"}]
+    probe = Probe(messages, 1, [1, 2], 0.5)
     card = model_card(contract_of(held_out_metrics=PAIRS, probes=[probe], training={"something": "/private"}), "rm")
     assert "private" not in card
     assert "my secret subset" not in card

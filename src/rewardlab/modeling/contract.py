@@ -203,9 +203,9 @@ def load_contract(folder: str | Path) -> Contract | None:
         return None
     record = read_json(path, ContractError, strict=True)
     if not isinstance(record, dict) or record.get("version") != VERSION:
-        came = record.get("version") if isinstance(record, dict) else type(record).__name__
+        came = repr(record.get("version")) if isinstance(record, dict) else f"a {type(record).__name__}"
         raise ContractError(
-            f"{path}: expected a contract of version {VERSION}, got {str(came)[:60]!r}",
+            f"{path}: expected a contract of version {VERSION}, got {came[:60]}",
             hint="use the rewardlab version that wrote the checkpoint",
         )
     try:

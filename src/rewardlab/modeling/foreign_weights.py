@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from rewardlab.documents import read_json_object
 from rewardlab.errors import CheckpointError, MissingDependencyError
+from rewardlab.modeling.declared_size import require_declared_size
 from rewardlab.modeling.head import Float32Head, head_name
 from rewardlab.modeling.loading import open_safetensors, quiet_transformers, require_no_gaps, told_of
 
@@ -47,6 +48,7 @@ def load_whole(auto: Any, folder: Path, config: PreTrainedConfig, *, head_may_la
         )
     if not any(path.name not in (VALUE_HEAD, ADAPTER) for path in folder.glob("*.safetensors")):
         raise CheckpointError(f"{folder}: no weights (*.safetensors) beside {VALUE_HEAD}", hint="pickles are not read")
+    require_declared_size(folder, config, auto)
     with quiet_transformers(), told_of(folder, "the model does not load", "was the folder copied whole?"):
         model, report = auto.from_pretrained(
             folder,

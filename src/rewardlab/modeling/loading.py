@@ -28,6 +28,7 @@ from rewardlab.data.template import begin_token, chat_template_of, plain_templat
 from rewardlab.documents import RESTORE, read_json_object, require_regular, require_regular_files
 from rewardlab.errors import CheckpointError, ConfigError, RewardLabError
 from rewardlab.modeling.contract import FILE_NAME, Contract, load_contract
+from rewardlab.modeling.declared_size import require_declared_size
 from rewardlab.modeling.head import head_name, use_float32_head
 from rewardlab.types import Kind, ReadOut
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_MOST_LAYERS = 10_000
 _FALLBACK_MAX_LENGTH = 4096
 
 
@@ -126,6 +128,7 @@ def load_reward_model(
             "separator of a process model is known from its contract alone",
         )
     require_safetensors(folder)
+    require_declared_size(folder, config, model_class(read_out.kind))
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     torch_type = torch_dtype(dtype)
     with quiet_transformers(), told_of(folder, "the model does not load", "config.json and the weights do not fit"):
@@ -228,6 +231,10 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedC
             f"{folder}: model type {model_type!r} runs Python code from its repository: {record['auto_map']}",
             hint="read that code first; --trust-remote-code runs it",
         )
+    for part in (record, record.get("text_config")):
+        layers = part.get("num_hidden_layers") if isinstance(part, dict) else None
+        if isinstance(layers, int) and layers > _MOST_LAYERS:  # transformers makes lists of that length
+            raise CheckpointError(f"{path}: says {layers:,} layers, and no model has {_MOST_LAYERS:,}", hint=RESTORE)
     with told_of(path, "not a config", "the installed transformers may not know this model type"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     return config

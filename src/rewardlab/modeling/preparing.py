@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from rewardlab.data.template import SealedTemplate, seal_chat_template
 from rewardlab.errors import CheckpointError, ConfigError, MissingDependencyError
 from rewardlab.modeling.contract import Contract, load_contract
+from rewardlab.modeling.declared_size import require_declared_size
 from rewardlab.modeling.ensemble_heads import initialise_heads, load_heads, use_heads
 from rewardlab.modeling.head import head_name, initialise_head, use_float32_head
 from rewardlab.modeling.loading import (
@@ -124,6 +125,7 @@ def prepare_for_training(
             f"{folder}: transformers has no {name} class for model type {config.model_type!r}",
             hint="choose a model family that has one (Llama, Qwen, Mistral, Gemma, BERT, DeBERTa, ModernBERT, ...)",
         )
+    require_declared_size(folder, config, classes)
     before = load_contract(folder)
     heads = load_heads(folder, before) if ensemble_heads > 1 else None
     heads = heads if heads is not None and len(heads) == ensemble_heads else None

@@ -34,6 +34,7 @@ from rewardlab.calibration.scale import ScoreScale
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import render, seal_chat_template, tokenize
 from rewardlab.errors import CheckpointError, ConfigError, DataError
+from rewardlab.modeling.declared_size import require_declared_size
 from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.loading import (
     RewardModel,
@@ -311,8 +312,9 @@ def load_policy(
             hint="a reward model is scored by itself, without a reference",
         )
     require_safetensors(folder)
-    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     loader: Any = AutoModelForCausalLM
+    require_declared_size(folder, config, loader)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     try:
         with quiet_transformers():
             model, report = loader.from_pretrained(

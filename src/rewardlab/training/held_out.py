@@ -57,7 +57,7 @@ def read_held_out(folder: Path) -> tuple[list[PromptGroup], Scores, StepScores |
     with path.open(encoding="ascii", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             try:
-                record = parse_json(line, strict=True)
+                record = parse_json(line, strict=True, lone_surrogates=True)
                 groups.append(group_of(record["group"]))
                 scores.append([float(score) for score in record["scores"]])
                 if "step_scores" in record:
