@@ -4,11 +4,12 @@
 
 Each combination of signal and number of processes trains the same small model through the command line. SIGTERM goes to
 one process, which must stop all of them at one step with status 143; SIGKILL goes to all, as when a machine dies. Steps
-are drawn from a seed and printed; a random pause after the step lets kills hit saving, too. What must hold: the bytes
-of `model.safetensors`, and the loss of every step, are those of the uninterrupted run.
+are drawn from a seed and printed; a random pause after the step lets kills hit saving, too. With `--one-rank` a run
+that `--launcher ddp` has started loses its last process alone: the command must end by itself. What must hold: the
+bytes of `model.safetensors`, and the loss of every step, are those of the uninterrupted run.
 
 The command is run in forks of this process, which has imported everything: they are processes like any other, and
-start at once. Results: benchmarks/results/killed.json.
+start at once. Results: benchmarks/results/killed.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import random
 import selectors
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +40,8 @@ from rewardlab.types import Pair, PromptGroup
 RESULTS = Path(__file__).resolve().parent / "results" / "killed.json"
 LONGEST_ATTEMPT = 300.0
 """Seconds after which an attempt counts as hanging, on a machine however busy."""
+LONGEST_WITHOUT_A_RANK = 60.0
+"""Seconds that a command may go on for after one of its processes was killed."""
 GROUPS, STEPS = 60, 30
 
 VARIANTS = {
@@ -166,14 +170,47 @@ def run(
         if set(made.statuses) != {expected}:
             raise SystemExit(f"error: the processes ended with {made.statuses}, expected {expected}\n{made.said}")
         arguments = [*command(folder, output, variant, processes), "--resume"]
+    told = {"variant": variant, "processes": processes, "signal": signal.Signals(number).name, "after_steps": steps}
+    return told | _resumed_and_compared(arguments, processes, output, alone)
+
+
+def run_without_a_rank(folder: Path, variant: str, processes: int, step: int, alone: Path) -> dict[str, object]:
+    """Train under the launcher, kill the last process after a checkpoint, see the command end, and resume."""
+    output = folder / f"{variant}-{processes}-one-rank"
+    arguments = command(folder, output, variant, processes)
+    print(f"{variant}, process {processes - 1} of {processes} alone, SIGKILL after step {step}", flush=True)
+    said = output.with_suffix(".txt")
+    launched = [sys.executable, "-m", "rewardlab.cli", *arguments, "--launcher", "ddp", "--processes", str(processes)]
+    with said.open("wb") as file, subprocess.Popen(launched, stdout=subprocess.DEVNULL, stderr=file) as process:
+        try:
+            deadline = time.monotonic() + LONGEST_ATTEMPT
+            while not (output / "training" / f"checkpoint-{step}").exists():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit(f"error: no checkpoint of step {step}\n{said.read_text(errors='replace')}")
+                time.sleep(0.02)
+            os.kill(_ranks_below(process.pid)[processes - 1], signal.SIGKILL)
+            start = time.monotonic()
+            status = process.wait(LONGEST_WITHOUT_A_RANK)  # raises where it goes on
+            seconds = time.monotonic() - start
+        finally:
+            process.kill()  # its processes end with it
+    if f"process {processes - 1} of {processes} was ended by SIGKILL" not in said.read_text(errors="replace"):
+        raise SystemExit(f"error: it ended with {status} and does not say why\n{said.read_text(errors='replace')}")
+    if not status or (output / "reward_contract.json").exists():
+        raise SystemExit(f"error: it ended with {status}, as if it were done")
+    print(f"  ended with status {status} after {seconds:.1f} s", flush=True)
+    told = {"variant": variant, "processes": processes, "signal": "SIGKILL of one process", "after_steps": [step]}
+    told |= {"status": status, "seconds_to_end": round(seconds, 1)}
+    return told | _resumed_and_compared([*arguments, "--resume"], processes, output, alone)
+
+
+def _resumed_and_compared(arguments: Sequence[str], processes: int, output: Path, alone: Path) -> dict[str, object]:
     made = attempt(arguments, processes)
     if any(made.statuses):
         raise SystemExit(f"error: the last resumption ended with {made.statuses}\n{made.said}")
-    found = {
-        "variant": variant,
-        "processes": processes,
-        "signal": signal.Signals(number).name,
-        "after_steps": steps,
+    if "resuming from checkpoint-" not in made.said:
+        raise SystemExit(f"error: it started from the beginning\n{made.said}")
+    found: dict[str, object] = {
         "weights_equal": digest(output) == digest(alone),
         "losses_equal": losses(output) == losses(alone),
     }
@@ -223,6 +260,21 @@ def _fork(arguments: Sequence[str], rank: int, processes: int, port: int, out: t
         os._exit(status)
 
 
+def _ranks_below(parent: int) -> dict[int, int]:
+    """Of each rank that descends from a process its pid, by the environment that its launcher gave it."""
+    found: dict[int, int] = {}
+    parents = [parent]
+    while parents:
+        for task in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
+            for child in map(int, task.read_text().split()):
+                parents.append(child)
+                environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+                for entry in environment:
+                    if entry.startswith(b"RANK="):
+                        found.setdefault(int(entry[5:]), child)  # not a rank's own children, who inherit it
+    return found
+
+
 def _free_port() -> int:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -248,6 +300,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--signals", nargs="+", default=["SIGTERM", "SIGKILL"], choices=["SIGTERM", "SIGKILL"])
+    parser.add_argument("--one-rank", action="store_true", help="also kill one process alone, where there are several")
     parser.add_argument("--variants", nargs="+", default=["full"], choices=list(VARIANTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=None, help=f"by default nothing is written; {RESULTS.name}")
@@ -269,6 +322,8 @@ def run_all(options: argparse.Namespace) -> int:
                 for name in options.signals:
                     number = signal.Signals[name]
                     found.append(run(folder, variant, processes, number, options.kills, options.seed, alone))
+                if options.one_rank and processes > 1:
+                    found.append(run_without_a_rank(folder, variant, processes, 4, alone))
     if options.results:
         options.results.write_text(json.dumps({"seed": options.seed, "steps": STEPS, "runs": found}, indent=1) + "\n")
     return 0 if all(one["weights_equal"] and one["losses_equal"] for one in found) else 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.damaging import require_each_byte_counts
 from transformers import TrainerCallback
 
 from rewardlab.errors import CheckpointError, ConfigError
@@ -162,24 +163,17 @@ def test_what_a_checkpoint_holds_and_what_its_manifest_says(trained: Path) -> No
 
 
 def test_one_byte_flipped_or_cut_in_each_file_of_a_real_checkpoint(trained: Path, tmp_path: Path) -> None:
-    names = sorted(path.name for path in (trained / "checkpoint-2").iterdir())
-    assert len(names) >= 9
+    names = require_each_byte_counts(trained / "checkpoint-2")
+    assert set(names) >= {MANIFEST, "model.safetensors", "objective.safetensors", "optimizer.pt", "rng_state.pth"}
     for name in names:
-        for how in ("flip", "cut"):
-            folder = tmp_path / f"{name}-{how}"
-            shutil.copytree(trained, folder)
-            content = bytearray((folder / "checkpoint-2" / name).read_bytes())
-            if how == "flip":
-                content[len(content) // 3] ^= 0x20
-            else:
-                content.pop()
-            (folder / "checkpoint-2" / name).write_bytes(content)
-            told: list[str] = []
-            found = last_whole_checkpoint(folder, told.append)
-            assert found is not None
-            assert found.folder.name == "checkpoint-1", (name, how)
-            assert name in told[0], (name, how)
-            shutil.rmtree(folder)
+        shutil.copytree(trained, tmp_path / name)
+        content = (tmp_path / name / "checkpoint-2" / name).read_bytes()
+        (tmp_path / name / "checkpoint-2" / name).write_bytes(content[:-1])
+        told: list[str] = []
+        found = last_whole_checkpoint(tmp_path / name, told.append)
+        assert found is not None
+        assert found.folder.name == "checkpoint-1", name
+        assert name in told[0], name
 
 
 class LimitFiles(TrainerCallback):
@@ -291,7 +285,7 @@ def test_a_run_passes_over_what_is_damaged_and_refuses_to_start_silently_from_th
     assert (folder / "model.safetensors").read_bytes() == weights  # the earlier result stands
 
     (folder / "training" / "run.json").write_text('{"base_model": ')
-    with pytest.raises(CheckpointError, match=r"run\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"run\.json: not readable as JSON"):
         run(base_model, folder, pairs, said, resume=True)
 
 

@@ -12,6 +12,7 @@ contract in it is whole, whatever killed the process that wrote it.
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import json
 import platform
 import shutil
@@ -210,17 +211,28 @@ def _save_and_verify(
 
 
 def _move_out(made: Path, folder: Path) -> None:
-    """Put a new checkpoint's files in the places of an old one's; the folder has no contract until all are there."""
+    """Put a new checkpoint's files in the places of an old one's, and the contract last.
+
+    Where any file changes, the folder has no contract until all are there. A run whose finishing is only repeated makes
+    the same files again: then the old contract is true of them until the new one replaces it.
+    """
     sync_tree(made)
-    (folder / FILE_NAME).unlink(missing_ok=True)
-    sync(folder)
     names = [path.relative_to(made) for path in sorted(made.rglob("*")) if path.is_file()]
-    for old in folder.glob("model*.safetensors*"):  # of a model that was written in another number of files
-        if old.relative_to(folder) not in names:
-            old.unlink()
-    for name in sorted(names, key=lambda name: str(name) == FILE_NAME):
+    new = [name for name in names if name != Path(FILE_NAME) and not _same(made / name, folder / name)]
+    # Of a model that was written in another number of files.
+    left_over = [old for old in folder.glob("model*.safetensors*") if old.relative_to(folder) not in names]
+    if new or left_over:
+        (folder / FILE_NAME).unlink(missing_ok=True)
+        sync(folder)
+    for old in left_over:
+        old.unlink()
+    for name in (*new, Path(FILE_NAME)):
         (folder / name).parent.mkdir(exist_ok=True)
         replace_safely(made / name, folder / name)
+
+
+def _same(made: Path, old: Path) -> bool:
+    return old.is_file() and filecmp.cmp(made, old, shallow=False)
 
 
 def _scores_of_heads(model: PreTrainedModel, heads: Heads, probes: Sequence[Probe]) -> list[list[float]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rewardlab.data.template import SealedTemplate
 from rewardlab.errors import ConfigError, ContractError
+from rewardlab.files import replace_safely
 from rewardlab.modeling.checkpoint import Provenance, save_reward_model, write_contract
 from rewardlab.modeling.contract import Contract, load_contract
 from rewardlab.modeling.ensemble_heads import load_heads, require_heads_hold, use_heads
@@ -110,7 +111,7 @@ def export_head(folder: str | Path, head: int, output: str | Path, *, device: st
                 hint="the head is not exported; please report this",
             )
         write_contract(made, dataclasses.replace(saved, temperature=record.temperature, calibration=record.calibration))
-        made.rename(output)
+        replace_safely(made, output)
     return ExportedHead(str(output), str(folder), head, len(heads), len(found), largest, allowed)
 
 

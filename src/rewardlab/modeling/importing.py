@@ -29,6 +29,7 @@ from rewardlab.data.template import (
     tokenize,
 )
 from rewardlab.errors import ConfigError, ContractError
+from rewardlab.files import replace_safely
 from rewardlab.modeling.checkpoint import Provenance, save_reward_model
 from rewardlab.modeling.engine import score_sequences
 from rewardlab.modeling.foreign import ForeignModel, read_foreign
@@ -152,7 +153,7 @@ def import_reward_model(
         )
         del model
         largest, tolerance = _require_equal(made, proofs, foreign.offset, str(where))
-        made.rename(output)
+        replace_safely(made, output)
     return Imported(
         path=str(output),
         source=str(source),

@@ -23,6 +23,7 @@ from rewardlab.data.fingerprints import groups_fingerprint
 from rewardlab.data.ledger import Ledger
 from rewardlab.data.loading import MAX_BAD_FRACTION
 from rewardlab.data.merging import count_merged
+from rewardlab.documents import read_json_object
 from rewardlab.errors import CheckpointError, ConfigError, DataError, RewardLabError, StoppedError
 from rewardlab.files import write_safely
 from rewardlab.modeling.head import is_decoder
@@ -342,13 +343,12 @@ def _start_or_resume(
         folder.mkdir(parents=True, exist_ok=True)
         write_safely(path, json.dumps({**manifest, **beside}, indent=1) + "\n")
         return None
-    try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read, which says what the run to resume is: {error}",
-            hint="restore it from a backup, or start again, without --resume, with another --output",
-        ) from error
+    before = read_json_object(
+        path,
+        CheckpointError,
+        hint="it says what the run to resume is: restore it from a backup, or start again, without --resume, with "
+        "another --output",
+    )
     differences = [
         f"{key} was {before.get(key)!r}, is now {value!r}"
         for key, value in manifest.items()

@@ -6,7 +6,6 @@ something has to be scored.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from rewardlab.calibration.scale import ScoreScale
+from rewardlab.documents import RESTORE, read_json
 from rewardlab.errors import ConfigError, DataError, RewardLabError
 from rewardlab.evaluation.evaluator import Evaluator
 from rewardlab.evaluation.provenance import temperature_was_fitted_on, warnings_of
@@ -247,7 +247,7 @@ def _of_training(folder: Path | None, ledgers: dict[str, Any]) -> dict[str, Any]
     if folder is None or not (folder / "training").is_dir():
         return {"ledgers": ledgers}
     training = folder / "training"
-    ledger = _json(training / "ledger.json")
+    ledger = _json(training / "ledger.json", dict)
     if ledger:
         ledgers = {"rows of the training run": ledger, **ledgers}
     quarantined = {}
@@ -255,21 +255,22 @@ def _of_training(folder: Path | None, ledgers: dict[str, Any]) -> dict[str, Any]
         with path.open("rb") as file:
             quarantined[path.name] = sum(1 for line in file if line.strip())
     return {
-        "log_history": _json(training / "log_history.json") or (),
-        "run": _json(training / "run.json") or {},
+        "log_history": _json(training / "log_history.json", list),
+        "run": _json(training / "run.json", dict),
         "ledgers": ledgers,
         "quarantined": quarantined,
     }
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
+    """A file of the training run; empty where there is none."""
     if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        hint = "delete the file: it is only read by `rewardlab report`"
-        raise DataError(f"{path}: not readable as JSON: {error}", hint=hint) from error
+        return kind()
+    hint = f"{RESTORE}, or move it elsewhere: the report is then made without it"
+    value = read_json(path, DataError, hint=hint)
+    if not isinstance(value, kind):
+        raise DataError(f"{path}: expected a JSON {kind.__name__}, got a {type(value).__name__}", hint=hint)
+    return value
 
 
 def _versions(contract: Contract | None) -> dict[str, str]:
