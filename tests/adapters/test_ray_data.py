@@ -5,8 +5,11 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,13 @@ from rewardlab.errors import MissingDependencyError
 
 WORDS = ["the", "sea", "and", "wind", "of", "a", "poem", "about", "Paris", "is", "short", "but", "long"]
 
-# One command in a process of its own: Ray keeps threads and settings of a process, and a test must be able to end it.
-_RUN = """
-import json, sys
-from rewardlab.cli.main import main
-sys.exit(main(json.loads(sys.argv[1])))
+TIMEOUT = 600  # seconds; a busy machine starts Ray slowly
+IN_TURN = Path(__file__).resolve().parents[1] / "cli" / "commands_in_turn.py"
+_CLUSTER = """
+import sys, ray
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+print("ADDRESS", ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
 """
 
 
@@ -42,60 +47,90 @@ def write_rows(path: Path, count: int) -> Path:
     return path
 
 
-def run(*arguments: object, rc: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, json.dumps(["score", *map(str, arguments), "--device", "cpu"])],
-        capture_output=True,
+@contextmanager
+def started(*command: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that is gone in the end, with all that it has started."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=900,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
+        start_new_session=True,
     )
-    assert done.returncode == rc, done.stderr
-    return done
+    try:
+        yield process
+        process.communicate(timeout=TIMEOUT)  # closes its stdin, by which the cluster ends
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ray")
+
+
+@pytest.fixture(scope="module")
+def ended(reward_model: Path, folder: Path) -> dict[str, Any]:
+    """How each command ended: ``{"status", "out", "err"}``. All run in one process, and most on one cluster."""
+    pytest.importorskip("ray")
+    rows = ("--data", write_rows(folder / "rows.jsonl", 1400), "--device", "cpu")
+    few = ("--data", write_rows(folder / "few.jsonl", 30), "--device", "cpu", "--max-bad-fraction", 0.5)
+    with started("-c", _CLUSTER) as cluster:
+        assert cluster.stdout is not None
+        address = next(line.split()[1] for line in cluster.stdout if line.startswith("ADDRESS"))
+        ray = ("--backend", "ray", "--part-rows", 400)
+        there = (*ray, "--address", address, "--actors", 1)
+        commands: dict[str, tuple[Any, ...]] = {
+            "local": (reward_model, *rows, "--output", folder / "local.jsonl"),
+            "ray": (reward_model, *rows, "--output", folder / "scores", *ray, "--actors", 2, "--json"),
+            "folder": (reward_model, *rows, "--output", f"{folder}/parts/", *there),
+            "no model": (folder / "no-model", *few, "--output", folder / "out.jsonl", *there),
+            "strict": (reward_model, *few, "--output", folder / "out.jsonl", *there, "--strict"),
+        }
+        words = {name: ["score", *map(str, arguments)] for name, arguments in commands.items()}
+        task = folder / "task.json"
+        task.write_text(json.dumps({"commands": words, "logs": str(folder), "broken": []}))
+        with started(IN_TURN, task):
+            pass
+    found: dict[str, Any] = json.loads((folder / "ended.json").read_text())
+    return found
 
 
 @pytest.mark.slow
-def test_actors_write_what_one_process_writes(reward_model: Path, tmp_path: Path) -> None:
-    """Several rows of a prompt, a broken row, one that is too long; as a file, and as a folder of Parquet files."""
-    pytest.importorskip("ray")
-    pq = pytest.importorskip("pyarrow.parquet")
-    data = write_rows(tmp_path / "rows.jsonl", 1400)
-    run(reward_model, "--data", data, "--output", tmp_path / "local.jsonl")
-    done = run(
-        *(reward_model, "--data", data, "--output", tmp_path / "scores", "--backend", "ray"),
-        *("--actors", 2, "--part-rows", 400, "--json"),
-    )
-    summary = json.loads(done.stdout)  # nothing of Ray's talk is in it
+def test_actors_write_what_one_process_writes(ended: dict[str, Any], folder: Path) -> None:
+    """On a cluster of the command's own. There are several rows of a prompt, a broken one, and one that is too long."""
+    assert (ended["local"]["status"], ended["ray"]["status"]) == (0, 0), ended["ray"]["err"]
+    summary = json.loads(ended["ray"]["out"])  # nothing of Ray's talk is in it
     assert summary["rows"] == 1399
     assert summary["quarantined_rows"] == 1
     assert summary["ledger"]["rows"]["quarantined"] == 2
-    assert not (tmp_path / "scores").is_dir(), "a name without a slash is a file"
-    local, ray = ((tmp_path / name).read_bytes() for name in ("local.jsonl", "scores"))
-    assert ray == local
-    quarantined = [(tmp_path / f"{name}.quarantine.jsonl").read_bytes() for name in ("local.jsonl", "scores")]
+    assert not (folder / "scores").is_dir(), "a name without a slash is a file"
+    assert (folder / "scores").read_bytes() == (folder / "local.jsonl").read_bytes()
+    quarantined = [(folder / f"{name}.quarantine.jsonl").read_bytes() for name in ("local.jsonl", "scores")]
     assert quarantined[0] == quarantined[1]
 
-    folder = f"{tmp_path}/folder/"
-    run(reward_model, "--data", data, "--output", folder, "--backend", "ray", "--actors", 1, "--part-rows", 400)
-    entries = [json.loads(line) for line in (tmp_path / "folder" / "index.jsonl").read_text().splitlines()]
+
+@pytest.mark.slow
+def test_a_folder_of_parquet_files_on_a_cluster_that_runs(ended: dict[str, Any], folder: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    assert ended["folder"]["status"] == 0, ended["folder"]["err"]
+    entries = [json.loads(line) for line in (folder / "parts" / "index.jsonl").read_text().splitlines()]
     assert len(entries) > 2
-    rows = [row for entry in entries for row in pq.read_table(tmp_path / "folder" / entry["file"]).to_pylist()]
-    expected = [json.loads(line) for line in local.splitlines()]
+    rows = [row for entry in entries for row in pq.read_table(folder / "parts" / entry["file"]).to_pylist()]
+    expected = [json.loads(line) for line in (folder / "local.jsonl").read_text().splitlines()]
     assert [(row["id"], row["score"]) for row in rows] == [(row["id"], row["score"]) for row in expected]
 
 
 @pytest.mark.slow
-def test_an_error_in_an_actor_is_said_as_it_is_here(reward_model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    data = write_rows(tmp_path / "rows.jsonl", 30)
-    options = ("--data", data, "--backend", "ray", "--actors", 1, "--max-bad-fraction", 0.5)
-    done = run(tmp_path / "no-model", *options, "--output", tmp_path / "out.jsonl", rc=1)
-    assert "error: " in done.stderr
-    assert "no-model" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = run(reward_model, *options[:-2], "--strict", "--output", tmp_path / "out.jsonl", rc=1)
-    assert "1 of 30 rows are bad" in done.stderr
+def test_an_error_in_an_actor_is_said_as_it_is_here(ended: dict[str, Any]) -> None:
+    for name, reason in (("no model", "no-model"), ("strict", "1 of 30 rows are bad")):
+        assert ended[name]["status"] == 1
+        assert "error: " in ended[name]["err"]
+        assert reason in ended[name]["err"]
+        assert "Traceback" not in ended[name]["err"]
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

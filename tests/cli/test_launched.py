@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from tests.conftest import make_pairs
@@ -61,13 +63,6 @@ def in_one(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 
 @pytest.mark.slow
-def test_evaluate(reward_model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("evaluate", reward_model, "--data", rows, "--json")
-    expected = in_one(capsys, *arguments)
-    assert in_two(*arguments)[:2] == (0, expected)
-
-
-@pytest.mark.slow
 def test_evaluate_by_torchrun_with_an_ensemble(
     reward_model: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,7 +76,9 @@ def test_evaluate_by_torchrun_with_an_ensemble(
 
 
 @pytest.mark.slow
-def test_the_implicit_reward_of_a_policy(base_model: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_with_the_implicit_reward_of_a_policy(
+    base_model: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("evaluate", f"{base_model}:{base_model}", "--data", rows, "--json", "--beta", "0.2")
     expected = in_one(capsys, *arguments)
     assert in_two(*arguments)[:2] == (0, expected)
@@ -110,6 +107,46 @@ def test_benchmark(reward_model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     arguments = ("benchmark", "rewardbench", reward_model, "--data", rows, "--json")
     expected = in_one(capsys, *arguments)
     assert in_two(*arguments)[:2] == (0, expected)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_which_goes_on_alone(
+    reward_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The issue's limit is 60 s until the end of all; the rows that were scored until then are kept."""
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"id": number, "prompt": f"Write about {number}.", "completion": "a poem"} for number in range(1600)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    options = ("score", reward_model, "--data", rows, "--batch-tokens", "64", "--output")
+    in_one(capsys, *options, one)
+    journal = tmp_path / "two.jsonl.partial.journal"
+    command = [sys.executable, "-m", "rewardlab.cli", *map(str, options), str(two)]
+    run = subprocess.Popen(
+        [*command, "--launcher", "ddp", "--processes", "2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + TIMEOUT
+        while not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
+            assert run.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        (second,) = (child for child in psutil.Process(run.pid).children() if child.environ()["RANK"] == "1")
+        second.kill()
+        _, told = run.communicate(timeout=60)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
+    assert run.returncode in (1, 128 + signal.SIGKILL)
+    assert "process 1" in told
+    assert not two.exists()
+    assert json.loads(in_one(capsys, *options, two, "--json"))["resumed_rows"] >= 512
+    assert two.read_bytes() == one.read_bytes()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from tests.monitoring.stand_in import StandIn
 from rewardlab.cli import main as command_line
 from rewardlab.cli.monitor import monitor
 from rewardlab.errors import DataError
-from rewardlab.monitoring import prometheus_file, running
+from rewardlab.monitoring import running
 from rewardlab.monitoring.history import History, read_history
 from rewardlab.monitoring.snapshots import Finding, Snapshot
 from rewardlab.scoring import opening
@@ -128,6 +128,10 @@ def test_thresholds_come_from_their_file(folder, run):
         ("--fresh rows.jsonl --history h --overwrite", "--overwrite means nothing to --fresh"),
         ("--fresh rows.jsonl --history h --api-key k", "--api-key means nothing to --fresh: it goes with --live"),
         ("--live http://x --history h --device cpu", "--device means nothing to --live"),
+        (
+            "--live http://x --history h --launcher ddp --processes 2",
+            "--live scores nothing that processes could share",
+        ),
         ("--live http://x --history h --ensemble-k 2", "--ensemble-k means nothing to --live"),
         ("--select 5 --data rows.jsonl --output o --prometheus p", "--prometheus means nothing to --select"),
         ("--select 5 --data rows.jsonl", "--select needs --output"),
@@ -199,7 +203,7 @@ def test_a_prometheus_file_that_fails_hides_nothing_and_is_no_success(folder, ru
     def full(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prometheus_file.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     found = run("rm --canary rows.jsonl --history h --prometheus rm.prom --json")
     assert (found.status, json.loads(found.out)["number"]) == (1, 1)
     assert "rm.prom: the Prometheus file cannot be written" in found.err

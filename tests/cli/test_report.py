@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.evaluation.report.conftest import make_contract, make_groups, make_scores
 from tests.monitoring.simulated_history import write_history
@@ -64,7 +66,13 @@ def test_the_trends_of_a_history(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("models", "more"), [(None, {}), (["a", "b"], {"history": "h"}), (["a"], {"history": "h", "data": ["d.jsonl"]})]
+    ("models", "more"),
+    [
+        (None, {}),
+        (["a", "b"], {"history": "h"}),
+        (["a"], {"history": "h", "data": ["d.jsonl"]}),
+        (None, {"history": Path("h"), "launcher": "ddp"}),
+    ],
 )
 def test_what_does_not_go_together_is_told(models, more):
     with pytest.raises(ConfigError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rewardlab.errors import ConfigError
-from rewardlab.scoring.partial import INTERNAL, Partial, beside, require_apart
+from rewardlab.errors import ConfigError, RewardLabError
+from rewardlab.scoring.partial import INTERNAL, Partial, beside, check_written, require_apart
 
 HEADER = {"model": "a", "rows": 4}
 COUNTS = {"reasons": {}}
@@ -177,3 +179,42 @@ def test_files_named_like_what_a_run_keeps_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"keeps beside its output .*out.jsonl\n"):
             require_apart([tmp_path / "." / f"out.jsonl{ending}"], [output])
     assert beside(output).name in {f"out.jsonl{ending}" for ending in INTERNAL}
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_a_journal_that_cannot_be_written_leaves_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, already: bool
+) -> None:
+    """A full disk; what was safe before still is."""
+    output = tmp_path / "out.jsonl"
+    if already:
+        write_two_chunks(output)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    monkeypatch.setattr("rewardlab.scoring.partial.replace_safely", full)
+    with pytest.raises(OSError, match="No space"), Partial(output).opened(HEADER, restart=False):
+        pass
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert left == {"out.jsonl.partial": b"", **before}
+
+
+def test_a_place_that_cannot_be_written_in_is_no_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's fault, exit status 1; a file where a folder would have to be is the command's, 2."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        check_written([], {"the output": tmp_path / "file" / "out.jsonl"})
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(RewardLabError, match="cannot be written in") as caught:
+        check_written([], {"the output": tmp_path / "out.jsonl"})
+    assert not isinstance(caught.value, ConfigError)
+
+    def refused(path: Path, *modes: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(RewardLabError, match="Permission denied") as caught:
+        check_written([], {"the output": tmp_path / "new" / "out.jsonl"})
+    assert not isinstance(caught.value, ConfigError)

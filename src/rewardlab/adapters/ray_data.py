@@ -17,14 +17,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rewardlab import errors
 from rewardlab.errors import ConfigError, MissingDependencyError, RewardLabError
 from rewardlab.scoring.bulk_rows import beside_scores
 from rewardlab.scoring.parts import PartJob, score_part
-from rewardlab.scoring.scorer import Scorer
 from rewardlab.scoring.survey import FileSurvey, Part, PartReader, Source, survey_file
+
+if TYPE_CHECKING:  # imported here it would bring torch into the tasks that only read
+    from rewardlab.scoring.scorer import Scorer
 
 _IN_FLIGHT = 2  # parts that an actor has been given: the next waits where the last is scored
 

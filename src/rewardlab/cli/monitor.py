@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -82,13 +83,12 @@ _GOES_WITH: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("data", "output", "known", "seed", "overwrite"), ("select",)),
     **dict.fromkeys(("format", "split", "device", "dtype", "engine", "trust_remote_code", "no_verify"), _SCORED),
     **dict.fromkeys(("aggregation", "neutral_is_correct", "beta", "length_normalised"), _SCORED),
-    **dict.fromkeys(("launcher", "processes"), _SCORED),
     **dict.fromkeys(("ensemble", "ensemble_k", "ensemble_weights", "ensemble_scale"), _SCORED),
 }
 """Which modes make something of an option; the others refuse it, for whoever gave it expects something of it."""
 
 
-@on_processes
+@partial(on_processes, not_with="live")
 def monitor(
     context: typer.Context,
     model: Scored,

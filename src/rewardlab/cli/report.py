@@ -6,6 +6,7 @@ This file knows options and where the page goes; what is on it is :mod:`rewardla
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ from rewardlab.errors import ConfigError
 from rewardlab.files import write_safely
 
 
-@on_processes
+@partial(on_processes, not_with="history")
 def report(
     models: Annotated[
         list[str] | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rewardlab.errors import ConfigError
 from rewardlab.launching import is_first, is_started, launch
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rewardlab.scoring.scorer import Scorer
 
 
-def on_processes(command: Callable[..., None]) -> Callable[..., None]:
+def on_processes(command: Callable[..., None], *, not_with: str = "") -> Callable[..., None]:
     """A command whose scoring several processes share: ``--launcher`` starts them, or another launcher has.
 
     The first does all that the command does; the others lend it their models (:mod:`rewardlab.modeling.lending`).
@@ -27,10 +28,13 @@ def on_processes(command: Callable[..., None]) -> Callable[..., None]:
     Args:
         command: With the options ``launcher`` and ``processes``, which it need not look at; it opens its scorers by
             :func:`~rewardlab.scoring.opening.open_scorer`.
+        not_with: An option with which the command scores nothing; it refuses ``launcher`` and ``processes``.
     """
 
     @wraps(command)
     def shared(*arguments: Any, launcher: str | None = None, processes: int | None = None, **options: Any) -> None:
+        if options.get(not_with) is not None and (launcher, processes) != (None, None):
+            raise ConfigError(f"--{not_with} scores nothing that processes could share", hint="leave out --launcher")
         status = launch(launcher, processes)
         if status is not None:
             raise typer.Exit(status)

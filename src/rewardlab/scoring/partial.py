@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from rewardlab.errors import ConfigError
+from rewardlab.errors import ConfigError, RewardLabError
 from rewardlab.files import replace_safely
 
 INTERNAL = (".partial", ".partial.journal", ".partial.journal.new", ".partial.new", ".quarantine.jsonl")
@@ -30,6 +30,7 @@ INDEX = "index.jsonl"
 _PART = re.compile(r"\.?part-\d{5,}\.(jsonl|parquet)(\.\d+\.new)?")
 
 _THROWN_AWAY = "of_rows_thrown_away"
+_UNWRITABLE = "name another place, or make that one writable"
 
 
 class Partial:
@@ -100,9 +101,7 @@ class Partial:
             else:
                 self._take_up(header)
             self._rows.truncate(self.total("bytes"))
-            beside = self.journal_path.with_name(self.journal_path.name + ".new")
-            beside.write_bytes(b"".join(map(_json_line, (header, *self.chunks, *self._placing))))
-            replace_safely(beside, self.journal_path)
+            self._write_journal(header)
             with open(self.journal_path, "ab") as self._journal:
                 yield self
 
@@ -113,6 +112,17 @@ class Partial:
         _append(self._rows, data)
         _append(self._journal, _json_line(chunk))
         self.chunks.append(chunk)
+
+    def _write_journal(self, header: Mapping[str, Any]) -> None:
+        """The journal anew, at once: of what was taken up."""
+        new = self.journal_path.with_name(self.journal_path.name + ".new")
+        try:
+            new.write_bytes(b"".join(map(_json_line, (header, *self.chunks, *self._placing))))
+            replace_safely(new, self.journal_path)
+        except OSError:
+            with suppress(OSError):
+                new.unlink()
+            raise
 
     def _take_up(self, header: Mapping[str, Any]) -> None:
         """Keep the leading chunks that are on disk as the journal says, if they belong to this command."""
@@ -227,7 +237,8 @@ def check_written(read: Sequence[str | Path], written: Mapping[str, Path]) -> No
         written: What is written, by what it is called.
 
     Raises:
-        ConfigError: A file is named twice, is no plain file, or its folder cannot be made.
+        ConfigError: A file is named twice or is no plain file, or there is a file where its folder would have to be.
+        RewardLabError: Its folder cannot be made or written in: the disk is full or read-only, or it is another user's.
     """
     known = {Path(source).resolve(): f"what is read, {source}" for source in read}
     for name, path in written.items():
@@ -242,10 +253,12 @@ def check_written(read: Sequence[str | Path], written: Mapping[str, Path]) -> No
     for path in paths:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (FileExistsError, NotADirectoryError) as error:  # a file is where a folder would have to be
             raise ConfigError(f"the folder of {path} cannot be made: {error}", hint="name another") from error
+        except OSError as error:
+            raise RewardLabError(f"the folder of {path} cannot be made: {error}", hint=_UNWRITABLE) from error
         if not os.access(path.parent, os.W_OK):
-            raise ConfigError(f"the folder of {path} cannot be written in", hint="name another")
+            raise RewardLabError(f"the folder of {path} cannot be written in", hint=_UNWRITABLE)
 
 
 def _of_thrown_away(placing: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
