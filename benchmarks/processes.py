@@ -3,10 +3,11 @@
     python benchmarks/processes.py --model S10 --batch 16 --pairs 192 --repeats 3
 
 Pairs are the first N of hh_harmless_test (as in ``train.py``; ``$REWARDLAB_DATA``, by default ``../shared/data``), in
-packed trees. Each run is a launch of its own, by turns; timed are the steps of ``trainer.train()`` after the first,
-without startup, which is as long in a run of any length. Processes exchange gradients by DDP over gloo and share each
-batch by computed cost. On a machine with as few cores as processes, whatever else it does shows in the ratio: see the
-load that is noted. ``balance`` is the dearest share of a batch over the mean share, 1 at best, by computed cost.
+packed trees. Each run is a launch of its own, by turns; timed are the steps of ``trainer.train()`` after the first.
+What is beside them (imports, the model, the first step, the end) is as long in a run of any length, and is told in
+seconds. Processes exchange gradients by DDP over gloo and share each batch by computed cost. On a machine with as few
+cores as processes, whatever else it does shows in the ratio: see the load that is noted. ``balance`` is the dearest
+share of a batch over the mean share, 1 at best, by computed cost.
 """
 
 from __future__ import annotations
@@ -58,13 +59,14 @@ def main() -> None:
         f"- {os.cpu_count()} cores; load average before {load:.2f}{' (NOT quiet)' if load > measure.BUSY else ''}; "
         f"{datetime.now(UTC).date()}; `{command}`",
         "",
-        "| processes of 1 thread | pairs/s | × 1 process: minimum (median) | balance of shares |",
-        "|--|--|--|--|",
+        "| processes of 1 thread | pairs/s | × 1 process: minimum (median) | balance of shares | seconds beside |",
+        "|--|--|--|--|--|",
     ]
     for count in COUNTS:
         speed = statistics.median(run["per_second"] for run in found[count])
         ratio = f"{min(ratios):.2f} ({statistics.median(ratios):.2f})" if count > 1 else "1"
-        lines.append(f"| {count} | {speed:.2f} | {ratio} | {found[count][0]['balance']:.3f} |")
+        beside = statistics.median(run["beside"] for run in found[count])
+        lines.append(f"| {count} | {speed:.2f} | {ratio} | {found[count][0]['balance']:.3f} | {beside:.1f} |")
     page = "\n".join(lines) + "\n"
     print(page)
     (arguments.results / "processes.md").write_text(page, encoding="utf-8")
@@ -78,6 +80,7 @@ def launch(count: int, arguments: argparse.Namespace, folder: Path) -> dict[str,
     out = folder / "found.json"
     job = json.dumps({"model": arguments.model, "batch": arguments.batch, "pairs": arguments.pairs, "out": str(out)})
     processes = []
+    began = time.perf_counter()
     for rank in range(count):
         own = {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
         environment = {**os.environ, **address, **own, "REWARDLAB_PROCESSES_JOB": job}
@@ -88,8 +91,9 @@ def launch(count: int, arguments: argparse.Namespace, folder: Path) -> dict[str,
     finally:
         for process in processes:
             process.kill()
+    wall = time.perf_counter() - began
     found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    return found
+    return {**found, "beside": wall - found["seconds"]}
 
 
 def work(job: dict[str, Any]) -> None:
@@ -135,8 +139,9 @@ def work(job: dict[str, Any]) -> None:
         shares = [sum(costs[i] for i in share) for share in share_out(costs, ranks)]
         balances.append(max(shares) * ranks / sum(shares))
     if int(os.environ["RANK"]) == 0:
-        speed = steps * job["batch"] / (ends[-1] - ends[0])
-        record = {"per_second": speed, "balance": statistics.mean(balances), "layout": layout}
+        seconds = ends[-1] - ends[0]
+        speed = steps * job["batch"] / seconds
+        record = {"per_second": speed, "seconds": seconds, "balance": statistics.mean(balances), "layout": layout}
         Path(job["out"]).write_text(json.dumps(record), encoding="utf-8")
     if ranks > 1:
         torch.distributed.barrier()

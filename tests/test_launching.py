@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -31,10 +32,13 @@ _OF_FSDP1 = {
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") or name.startswith(("ACCELERATE_", "FSDP_")):
-            monkeypatch.delenv(name)
+def alone() -> Iterator[None]:
+    """No launcher has been here, and none will have been."""
+    with mock.patch.dict(os.environ):
+        for name in list(os.environ):
+            if name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") or name.startswith(("ACCELERATE_", "FSDP_")):
+                del os.environ[name]
+        yield
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

@@ -1,6 +1,6 @@
-"""What each process of ``test_processes.py`` does: gradients of one step by hand, then whole runs; results to a folder.
+"""What each process of ``test_step_trainer.py`` does: gradients of one step by hand, then whole runs.
 
-Run with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in the environment: ``process_runs.py BASE_MODEL FOLDER``.
+``process_runs.py BASE_MODEL FOLDER``, where there are several with a launcher's environment; results go to the folder.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from rewardlab.types import Pair, PromptGroup, Ranking
 SHARDS = (140, 70, 90)
 ACCUMULATION = 3
 GLOBAL_BATCH = 6
-BUDGET = {"sequence": 260, "token": 60, "step": 60}  # tokens: some groups need several forwards, others share one
+BUDGET = 500  # tokens: one group needs several forwards, others share one
 SOLUTIONS = generate_solutions(0, sum(SHARDS), num_solutions=2)
+MANY_SOLUTIONS = generate_solutions(1, 1, num_solutions=40)[0]
 
 STEPS: dict[str, dict[str, Any]] = {name: {"objective": name} for name in sorted(OBJECTIVES)} | {
     "without centering": {"center_rewards_coefficient": 0.0},
-    "centering 0.5": {"center_rewards_coefficient": 0.5},
     "three heads": {"ensemble_heads": 3},
     "adapters": {"mode": "lora"},
     "padded": {"engine": "padded"},
@@ -41,7 +41,6 @@ STEPS: dict[str, dict[str, Any]] = {name: {"objective": name} for name in sorted
 RUNS: dict[str, dict[str, Any]] = {
     "full": {},
     "davidson": {"objective": "davidson"},
-    "process": {"objective": "process"},
     "head alone": {"mode": "head_only", "ensemble_heads": 3},
 }
 
@@ -49,12 +48,12 @@ RUNS: dict[str, dict[str, Any]] = {
 def groups_for(objective: str, count: int) -> list[PromptGroup]:
     """Groups with what an objective learns from, weights and margins among it; the fifth is over the token budget."""
     if OBJECTIVES[objective].kind != "sequence":
-        return SOLUTIONS[:count]
+        return [*SOLUTIONS[:4], MANY_SOLUTIONS, *SOLUTIONS[5:count]]
     groups = []
     for i, group in enumerate(SOLUTIONS[:count]):
         answers = [*group.completions, f"{i} it is", f"about {i + 1}"][: 3 + (i % 2)]
         if i == 4:
-            answers = [f"answer {k} of very many: {k * k}" for k in range(16)]
+            answers = [f"answer {k} of very many: {k * k}" for k in range(40)]
         given: dict[str, Any] = {}
         if objective == "regression":
             given["ratings"] = [float((i * k) % 7) for k in range(len(answers))]
@@ -73,9 +72,8 @@ def trainer_for(base: str, folder: Path, groups: list[PromptGroup], options: dic
     """A trainer of one case."""
     options = dict(options)
     mode = options.pop("mode", "full")
-    budget = BUDGET[OBJECTIVES[options.get("objective", "bradley_terry")].kind]
     arguments = RewardArguments(
-        str(folder), max_length=128, tokens_per_batch=budget, use_cpu=True, seed=0, save_strategy="no",
+        str(folder), max_length=128, tokens_per_batch=BUDGET, use_cpu=True, seed=0, save_strategy="no",
         disable_tqdm=True, report_to="none", max_grad_norm=1e9, max_group_size=1, lr_scheduler_type="constant",
         **{"learning_rate": 1e-3, **options},
     )  # fmt: skip
@@ -97,7 +95,7 @@ class ByHand(GroupCollator):
 
 
 def gradients(base: str, folder: Path, options: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Of one optimiser step over shards of 140, 70 and 90 groups, three micro-batches each."""
+    """Of one optimiser step over shards of 140, 70 and 90 groups, three micro-batches each; computed in float64."""
     groups = groups_for(options.get("objective", "bradley_terry"), sum(SHARDS))
     trainer = trainer_for(base, folder, groups, {"engine": "tree", **options})
     trainer._look_at_model()
@@ -116,7 +114,9 @@ def gradients(base: str, folder: Path, options: dict[str, Any]) -> dict[str, tor
         start += count
     batches = [collator(examples) for examples in micro_batches]
     needs_two_passes = any(len(part.forwards) > 1 for batch in batches for part in batch["parts"])
-    assert needs_two_passes or ranks > 1
+    assert needs_two_passes or rank > 0  # the fifth group is of the first shard
+    trainer.model.double()
+    trainer.objective.double()
     model = trainer.accelerator.prepare(trainer.model)
     prepared, units = trainer.get_batch_samples(iter(batches), ACCUMULATION, trainer.args.device)
     for number, batch in enumerate(prepared):
@@ -129,7 +129,7 @@ def gradients(base: str, folder: Path, options: dict[str, Any]) -> dict[str, tor
 def run(base: str, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Two epochs of 40 groups in global batches of 6, two of them a step: the last of an epoch has 4 groups, alone."""
     groups = groups_for(options.get("objective", "bradley_terry"), 40)
-    ranks = int(os.environ["WORLD_SIZE"])
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
     trainer = trainer_for(
         base, folder, groups,
         {"per_device_train_batch_size": GLOBAL_BATCH // ranks, "gradient_accumulation_steps": 2, "logging_steps": 1,

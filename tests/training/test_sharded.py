@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.damaging import require_each_byte_counts
 
 from rewardlab.launching import run_processes
 from rewardlab.modeling.verification import verify_checkpoint
@@ -123,6 +124,10 @@ def test_zero3_ends_where_ddp_does_and_where_it_is_resumed(
 ) -> None:
     _train("zero3", base_model, rows, tmp_path / "rm", config=all_in_shards)
     _require_same(tmp_path / "rm", ddp)
+    of_two = require_each_byte_counts(ddp / "training" / "checkpoint-2")
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(of_two)
+    shards = require_each_byte_counts(tmp_path / "rm" / "training" / "checkpoint-2")
+    assert sum(name.endswith("_optim_states.pt") for name in shards) == 2
 
     training = tmp_path / "again" / "training"
     training.mkdir(parents=True)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -379,63 +376,3 @@ def test_a_run_that_falls_back_says_why(
     trainer.train()
     assert str(trainer.layout).startswith("layout padded")
     assert "not tree: its attention adds a bias by distance (ALiBi)" in caplog.text
-
-
-_TWO_PROCESSES = """
-import sys, torch
-from transformers import set_seed
-from rewardlab import Pair, PromptGroup, RewardArguments, RewardTrainer
-from rewardlab.modeling.preparing import prepare_for_training
-
-base, output, per_device, budget, objective, heads = sys.argv[1:7]
-set_seed(0)  # the row of the new padding token is drawn
-words = "the cat sat on a mat and saw good bad yes no".split()
-text = lambda seed, length: " ".join(words[(seed * 7 + i * 5) % 12] for i in range(length))
-groups = []
-for i in range(1, 25):
-    completions = [text(i + k, 1 + i * (k + 3) % 17) for k in range(2 + i % 2)]
-    groups.append(PromptGroup(f"{i} " + text(i, 3 + 5 * (i % 6)), completions, [Pair(tie=i % 3 == 0)]))
-prepared = prepare_for_training(base, seed=0, ensemble_heads=int(heads))
-arguments = RewardArguments(
-    output, ensemble_heads=int(heads),
-    max_length=128, per_device_train_batch_size=int(per_device), tokens_per_batch=int(budget), use_cpu=True,
-    seed=0, save_strategy="no", logging_steps=1, learning_rate=1e-3, disable_tqdm=True,
-    ddp_find_unused_parameters=False, objective=objective,
-)
-trainer = RewardTrainer(prepared.model, arguments, groups, processing_class=prepared.tokenizer)
-trainer.train()
-if trainer.is_world_process_zero():
-    weights = {n: p.detach() for n, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters()}
-    weights |= {"its own " + n: p.detach() for n, p in trainer.objective.named_parameters()}
-    torch.save({"weights": weights, "log": [e for e in trainer.state.log_history if "loss" in e]}, output + "/end.pt")
-trainer.accelerator.wait_for_everyone()
-trainer.accelerator.end_training()  # a rank that leaves without it may abort at its exit
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("objective", "heads"), [("bradley_terry", 1), ("davidson", 1), ("davidson", 3)])
-def test_two_processes_end_where_one_does(base_model: Path, tmp_path: Path, objective: str, heads: int) -> None:
-    """DDP over gloo, the same steps of 8 groups. At 40 tokens the ranks need different numbers of forwards.
-
-    Davidson's parameter is no part of what DDP knows. What each head takes of a pair is the same on every rank.
-    """
-    script = tmp_path / "train.py"
-    script.write_text(_TWO_PROCESSES)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def run(name: str, processes: int, per_device: int, budget: int) -> dict[str, Any]:
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-        command = [sys.executable, *launcher, str(script), str(base_model), str(tmp_path / name)]
-        settings = [str(per_device), str(budget), objective, str(heads)]
-        subprocess.run([*command, *settings], env=environment, check=True, timeout=300)
-        return torch.load(tmp_path / name / "end.pt")
-
-    one = run("one", 1, 8, 4096)
-    for name, budget in (("two", 4096), ("two-small", 40)):
-        two = run(name, 2, 4, budget)
-        for mine, theirs in zip(two["log"], one["log"], strict=True):
-            assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-            assert (mine["accuracy"], mine["num_tokens"]) == (theirs["accuracy"], theirs["num_tokens"])
-        for parameter, weights in one["weights"].items():
-            assert torch.allclose(two["weights"][parameter], weights, atol=2e-4), (name, parameter)

@@ -84,8 +84,8 @@ class StepReplay:
             longest = max(forward.num_tokens for forward in forwards)
             raise RewardLabError(
                 f"{self._device} has not the memory to train on one sequence of {longest:,} tokens alone",
-                hint="lower max_length, or pass --set gradient_checkpointing=true, --mode lora, or a launcher that "
-                "shards the model (--launcher zero3)",
+                hint="lower max_length, or pass --set gradient_checkpointing=true, --lora, or a launcher that shards "
+                "the model (--launcher zero3)",
             )
         if not self._can_replay:
             raise RewardLabError(
