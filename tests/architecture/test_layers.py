@@ -22,6 +22,7 @@ LAYERS = {
     "documents": 0,
     "files": 0,
     "launching": 0,
+    "concordance": 0,
     "objectives": 1,
     "metrics": 1,
     "data": 1,

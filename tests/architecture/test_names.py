@@ -17,10 +17,16 @@ MOST_LINES = 500
 
 WITHOUT_TEST_FILE: dict[str, str] = {
     "src/rewardlab/errors.py": "tests/cli/test_main.py",  # how each is told and with which status
+    "src/rewardlab/modeling/planner.py": "tests/modeling/test_engine.py",  # what is planned is what the engine runs
+    "src/rewardlab/training/step_trainer.py": "tests/training/test_trainer.py",  # which inherits it
 }
 """Source file to the test that covers it instead."""
 
 WITHOUT_SOURCE_FILE: dict[str, str] = {
+    "tests/training/test_sharded.py": "DDP, ZeRO and fully_shard have the same losses and save the same model",
+    "tests/training/test_killed.py": "a run ends at the same bits however often it was killed",
+    "tests/scoring/test_bulk_killed.py": "a scored file is the same however often its scoring was killed",
+    "tests/cli/test_launched.py": "a command gives on several processes, byte for byte, what it gives on one",
     "tests/cli/test_faults.py": "every command where the disk is full or read-only, or nobody reads what it prints",
     "tests/data/test_fuzz.py": "any bytes in a data file are rows, bad rows or an error of ours, in bounded memory",
     "tests/evaluation/report/test_in_browser.py": "both pages, whole, in a real browser",

@@ -40,8 +40,9 @@ Positions: TypeAlias = Sequence[int]
 def default_tokens_per_batch(device: torch.device) -> int:
     """Token budget of one forward: enough to keep the device busy, few enough for its caches and memory.
 
-    On a CPU 2,048 and 4,096 were alike and 1,024 slower (docs/log.md). For GPUs nothing has been measured: 8,192 tokens
-    of a 7B model, without gradient checkpointing, need about 36 GB of activations in bfloat16.
+    On a CPU 2,048 and 4,096 were alike and 1,024 slower (docs/log.md). For GPUs nothing has been measured. 8,192 tokens
+    of a 7B model trained whole in bfloat16 are computed to need 62 GB of activations and 13 GB of autocast's copies of
+    weights, with gradient checkpointing 8 GB and those (docs/memory.md).
     """
     return 8192 if device.type == "cuda" else 4096
 
