@@ -143,7 +143,7 @@ def train_reward_model(
     for change in prepared.template.changes:
         report(f"chat template: {change}")
     arguments = _arguments(
-        output_dir, prepared, PRESETS[preset_name], dtype, {**connected, **overrides}, train_groups, eval_groups
+        output_dir, prepared, PRESETS[preset_name], dtype, _under(connected, overrides), train_groups, eval_groups
     )
     ranks = Ranks.of_this_run()
     if ranks.index > 0:
@@ -316,6 +316,14 @@ def _arguments(
         "output_dir": str(output_dir / TRAINING_FOLDER),
     }
     return RewardArguments(**values)
+
+
+def _under(connected: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user has said, under what the processes of the run must be told."""
+    own = overrides.get("accelerator_config")
+    if connected and isinstance(own, dict):
+        return {**overrides, "accelerator_config": {**own, **connected["accelerator_config"]}}
+    return {**connected, **overrides}
 
 
 def _base_record(model: str | Path) -> dict[str, str]:
