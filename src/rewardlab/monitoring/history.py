@@ -385,7 +385,7 @@ def _unpacked(packed: bytes) -> tuple[PairScore, ...]:
 
 
 def _snapshot_of(number: int, record: str) -> Snapshot:
-    fields = parse_json(record, strict=True)
+    fields = parse_json(record, strict=True, lone_surrogates=True)
     findings = tuple(from_record(Finding, finding, "findings.") for finding in fields.pop("findings"))
     found = from_record(Snapshot, {**fields, "pairs": (), "findings": (), "number": number})
     if not all(isinstance(key, str) for key in found.metrics.get("tied", ())):
