@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardlab.config import build
+from rewardlab.config import _load, build
 from rewardlab.errors import ConfigError
 
 
@@ -169,6 +169,12 @@ def test_an_option_is_named_as_the_user_wrote_it():
 def test_what_is_required_is_asked_for():
     with pytest.raises(ConfigError, match="output must be given"):
         build(Run)
+
+
+def test_merged_keys_may_be_merged_again_and_overridden():
+    """PyYAML writes what is merged into the mapping that it is merged into, whichever of two is made first."""
+    _, found = _load("base: &b {lr: 1}\nx:\n  a: &a {<<: *b, lr: 2}\ny: {<<: *a}\n")
+    assert found == {"base": {"lr": 1}, "x": {"a": {"lr": 2}}, "y": {"lr": 2}}
 
 
 @pytest.mark.parametrize(

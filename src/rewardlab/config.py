@@ -69,14 +69,15 @@ class _Yaml(yaml.SafeLoader):
             _refuse(f"it holds more than {_MOST_NODES:,} values, what aliases repeat counted each time", event)
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = cast(Any, super()).compose_mapping_node(anchor)
+        seen: set[str] = set()  # before merged keys are written into it
         for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge"]:
             if key.value in seen:
                 problem = f"the key {key.value!r} comes twice"
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def _refuse(problem: str, event: yaml.Event) -> NoReturn:

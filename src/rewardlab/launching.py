@@ -59,6 +59,7 @@ LAUNCHERS: Mapping[str, Mapping[str, str]] = {
 SECONDS_TO_END = 20.0
 """How long processes have to end after one has failed, before they are killed."""
 
+_SECONDS_TO_SAVE = 600.0  # that the others have after one has ended on a signal
 _POLL_SECONDS = 0.1
 _TOLD_BYTES = 8000  # of the stderr of a process that failed
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -210,6 +211,10 @@ class _Processes:
                     deadline = time.monotonic() + seconds_to_end
                     if status:
                         self._send(signal.SIGTERM)
+                elif any(one.process.poll() for one in self._started):
+                    # One has heeded a signal: it has saved with the others, or left before there was anything to save,
+                    # and who waits for it in an exchange may do so for ever.
+                    deadline = time.monotonic() + _SECONDS_TO_SAVE
             elif time.monotonic() > deadline:
                 self.kill()
             time.sleep(_POLL_SECONDS)

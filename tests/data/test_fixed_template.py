@@ -49,6 +49,9 @@ def test_only_what_jinja_reads_is_changed() -> None:
     assert without_clock(text) == "call strftime_now('%Y') | random {{ 'a' }}{{ '2024' }}"
     assert not asks_clock("strftime_now('%Y')")
     assert asks_clock("{% set a = strftime_now(b) %}")
+    assert asks_clock("{{ {'a': {'b': 1}}['a']['b'] ~ strftime_now('%Y') }}")  # the first }} ends no tag
+    assert asks_clock("{% set m = '%}' ~ strftime_now('%Y') %}")
+    assert without_clock('{{ strftime_now("%d %b \'%y") }}') == '{{ "26 Jul \'24" }}'
     assert without_clock(TURNS) == TURNS
 
 

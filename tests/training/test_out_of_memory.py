@@ -129,7 +129,7 @@ def test_who_cannot_begin_again_is_told_how_to_resume(
 ) -> None:
     """Ranks that wait in an exchange cannot be called back; steps that the backward has taken cannot be undone."""
     trainer = trainer_for(base_model, pairs[:12])
-    trainer._replay = StepReplay(trainer.args.device, optimizer, ranks)
+    trainer._replay = StepReplay(trainer.args.device, optimizer, is_alone=ranks == 1)
     layer = next(module for module in trainer.model.modules() if isinstance(module, nn.ModuleList))[0]
     layer.register_forward_hook(always(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(RewardLabError, match="has not the memory") as found:

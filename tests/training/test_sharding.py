@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from rewardlab.errors import ConfigError
 from rewardlab.training.sharding import Sharding
@@ -33,6 +34,8 @@ class _Engine:
 def _sharding(kind: DistributedType, **others: Any) -> Sharding:
     accelerator: Any = SimpleNamespace(distributed_type=kind, is_main_process=True, **others)
     accelerator.unwrap_model = lambda model: model
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16)  # accelerate's for bfloat16
+    accelerator.state = SimpleNamespace(fsdp_plugin=SimpleNamespace(fsdp_version=2, mixed_precision_policy=policy))
     return Sharding(accelerator)
 
 
@@ -48,6 +51,12 @@ def _sharding(kind: DistributedType, **others: Any) -> Sharding:
 )
 def test_engines_whose_backwards_are_collectives(kind: DistributedType, collective: bool) -> None:
     assert _sharding(kind).is_sharded is collective
+
+
+def test_fsdp_sums_gradients_and_gives_scores_in_float32() -> None:
+    sharding = _sharding(DistributedType.FSDP)
+    policy = sharding._accelerator.state.fsdp_plugin.mixed_precision_policy
+    assert policy == MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32)
 
 
 def test_deepspeed_steps_at_the_last_backward_of_a_steps_last_micro_batch() -> None:

@@ -58,7 +58,7 @@ def explained(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, RuntimeError) and isinstance(below, OSError) and below.errno in _RESOURCES:
         return _of_system(below)
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error):
-        return f"a file cannot be written: {str(error).splitlines()[0]}", _FREE
+        return f"a file cannot be written: {(str(error).splitlines() or [type(error).__name__])[0]}", _FREE
     return None
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from itertools import pairwise
+
+from jinja2 import Environment, TemplateError
 
 from rewardlab.errors import CheckpointError
 
@@ -24,7 +27,11 @@ _CHANCE = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 
 def asks_clock(template: str) -> bool:
     """Whether a chat template writes what day or time it is."""
-    return any(_CALLED.search(tag) for tag in _TAG.findall(template))
+    try:  # where a tag ends is more than a pattern can tell
+        words = [word for _, kind, word in Environment().lex(template) if kind in ("name", "operator")]
+    except TemplateError:
+        return _CALLED.search(template) is not None
+    return ("strftime_now", "(") in pairwise(words)
 
 
 def without_clock(template: str) -> str:
@@ -38,7 +45,7 @@ def without_clock(template: str) -> str:
     """
 
     def fixed(tag: re.Match[str]) -> str:
-        return _CLOCK.sub(lambda call: f"'{_DAY.strftime(call[1] or call[2] or '')}'", tag[0])
+        return _CLOCK.sub(lambda call: repr(_DAY.strftime(call[1] or call[2] or "")), tag[0])
 
     if found := next((tag for tag in _TAG.findall(template) if _CHANCE.search(tag)), None):
         raise CheckpointError(

@@ -172,7 +172,7 @@ class Lenders:
         for number in share:
             try:
                 answer = self._receive(rank)
-            except RewardLabError as error:
+            except Exception as error:  # whatever it is: an answer is waited for
                 answer = error
             arrived.put((number, answer))
             if isinstance(answer, BaseException):

@@ -205,7 +205,8 @@ def resolve_folder(source: str | Path) -> Path:
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except Exception as error:  # the hub client's own errors are many and change; each means "not to be had"
         raise CheckpointError(
-            f"{source}: no such local folder, and not to be had from the hub: {str(error).splitlines()[0]}",
+            f"{source}: no such local folder, and not to be had from the hub: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}",
             hint="check the path or the hub id, and the network",
         ) from error
 

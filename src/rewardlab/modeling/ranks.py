@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -75,9 +76,10 @@ def share_out(costs: Sequence[float], count: int) -> list[list[int]]:
 
 
 _GROUPS: list[Any] = []
+_WAITING = timedelta(hours=12)  # the others wait here while the first writes and hashes a checkpoint
 
 
 def _gloo_group() -> Any:
     if not _GROUPS:
-        _GROUPS.append(dist.new_group(backend="gloo"))
+        _GROUPS.append(dist.new_group(backend="gloo", timeout=_WAITING))
     return _GROUPS[0]

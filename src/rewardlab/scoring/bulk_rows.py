@@ -288,5 +288,5 @@ def identity(group: PromptGroup) -> bytes:
     """What :func:`data_fingerprint` reads of a row."""
     pairs = [(pair.chosen, pair.rejected) for pair in group.pairs]
     steps = [[step.text for step in some] for some in group.steps]
-    row = [group.id, group.source, group.prompt, group.completions, pairs, *([steps] if steps else ())]
+    row = [group.id, group.source, group.prompt, group.completions, pairs, is_pair(group), *([steps] if steps else ())]
     return json.dumps(row, default=str).encode()

@@ -327,7 +327,7 @@ def load_policy(
             )
     except ValueError as error:
         raise CheckpointError(
-            f"{folder}: no causal language model: {str(error).splitlines()[0]}",
+            f"{folder}: no causal language model: {(str(error).splitlines() or [type(error).__name__])[0]}",
             hint="an implicit reward needs a policy that gives probabilities to tokens",
         ) from error
     require_no_gaps(folder, sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]])

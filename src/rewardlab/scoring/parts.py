@@ -173,7 +173,11 @@ def check_parts(
         DataError: A source does not exist, or is of an unknown kind.
     """
     sources = [sources] if isinstance(sources, str | Path) else sources
+    if not str(output):
+        raise ConfigError("the output has no name", hint="name a file or a folder")
     path = Path(output)
+    if path.name in ("", ".."):
+        path = path.resolve()  # files beside it are named after it
     folder = path if is_folder(output) else parts_folder(path)
     partial = Partial(folder / INDEX)
     check_named(sources, path, split=split)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _REFERENCE_GROUPS = 1000  # how many training groups give the first reference where there is no held-out set
-_ROOM_TO_SCORE = 1.25  # of a model's size: what scoring needs on a GPU
+_ROOM_TO_SCORE = 3.25  # of a model's size: itself, two copies while it is verified, and what a forward needs
 _MERGED_GROUPS = 8  # how many groups are scored before and after adapters are merged
 
 

@@ -34,12 +34,12 @@ class StepReplay:
     Args:
         device: Where the run computes.
         optimizer: The name of its optimiser.
-        num_ranks: How many ranks it has.
+        is_alone: Whether no other rank waits, and no engine keeps gradients that clearing the model's does not clear.
     """
 
-    def __init__(self, device: torch.device, optimizer: str, num_ranks: int) -> None:
+    def __init__(self, device: torch.device, optimizer: str, *, is_alone: bool) -> None:
         self._device = device
-        self._can_replay = num_ranks == 1 and not any(name in optimizer for name in _STEP_IN_BACKWARD)
+        self._can_replay = is_alone and not any(name in optimizer for name in _STEP_IN_BACKWARD)
         self._batches: Sequence[dict[str, Any]] = ()
         self._state: list[Tensor] = []
 

@@ -14,6 +14,7 @@ import os
 import sys
 import warnings
 from contextlib import redirect_stdout
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -23,13 +24,14 @@ from rewardlab.errors import ConfigError, MissingDependencyError
 from rewardlab.launching import is_started
 
 
-def connect(*, use_cpu: bool = False) -> dict[str, Any]:
+def connect(*, use_cpu: bool = False, seconds: int = 1800) -> dict[str, Any]:
     """Connect this process with the others of its run; nothing where it is alone.
 
     Call it before a model is loaded and before ``RewardArguments`` are made.
 
     Args:
         use_cpu: Compute on the CPU although there is a GPU.
+        seconds: How long a process waits for the others at an exchange; transformers' ``ddp_timeout``.
 
     Returns:
         What ``RewardArguments`` must be given beside the user's own.
@@ -57,7 +59,8 @@ def connect(*, use_cpu: bool = False) -> dict[str, Any]:
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     with redirect_stdout(sys.stderr):  # DeepSpeed prints what it builds, and logs to stdout, which belongs to data
         # accelerate takes cpu=True for "no DeepSpeed"; the device is the CPU anyway where there is no other.
-        PartialState(cpu=on_cpu and not deepspeed, **({"backend": "gloo"} if on_cpu else {}))
+        on = {"backend": "gloo"} if on_cpu else {}
+        PartialState(cpu=on_cpu and not deepspeed, timeout=timedelta(seconds=seconds), **on)
     for handler in logging.getLogger("DeepSpeed").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)

@@ -127,7 +127,10 @@ def train_reward_model(
         raise ConfigError(f"RewardArguments has no field {unknown[0]!r}", hint="see rewardlab.RewardArguments")
     require_objective(overrides)
     seed = int(overrides.get("seed", 42))
-    connected = connect(use_cpu=bool(overrides.get("use_cpu")))
+    connected = connect(
+        use_cpu=bool(overrides.get("use_cpu")),
+        seconds=int(overrides.get("ddp_timeout", RewardArguments.ddp_timeout)),
+    )
     set_seed(seed)  # before the head is drawn
     prepared = prepare_for_training(
         model,
@@ -257,7 +260,10 @@ def require_free(output_dir: Path, *, resume: bool) -> None:
     if not output_dir.exists():
         return
     if resume:
-        if any(output_dir.iterdir()) and not (output_dir / TRAINING_FOLDER / MANIFEST).exists():
+        folder = output_dir / TRAINING_FOLDER
+        # A run that was killed while it read its rows has left what it set aside, and nothing to resume.
+        strange = any(path.name != TRAINING_FOLDER for path in output_dir.iterdir())
+        if not (folder / MANIFEST).exists() and (strange or any(folder.glob("checkpoint-*"))):
             raise ConfigError(f"{output_dir} holds no run that could be resumed", hint="leave out --resume")
         return
     others = not output_dir.is_dir() or [p for p in output_dir.iterdir() if p.name != TRAINING_FOLDER]

@@ -50,7 +50,11 @@ class CheckpointingTrainer(Trainer):
         )
         if saves and self.args.logging_strategy != IntervalStrategy.NO:
             self.control.should_log = True
+        asked = self.control.should_save
         super()._maybe_log_save_evaluate(*args, **kwargs)
+        if asked and not self.control.should_save and self.args.save_strategy == SaveStrategy.BEST:
+            # Under "best" nothing but a stop asks for a save, and what is not the best has dropped the request.
+            self._save_checkpoint(self.model_wrapped, None)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Train an epoch, unless the run that was resumed is complete: transformers would take one step more."""
@@ -58,6 +62,14 @@ class CheckpointingTrainer(Trainer):
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """End; without transformers' removal of all checkpoints but the best, the newest among them."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint aside, in all processes, and give it its name; then remove old ones.

@@ -14,8 +14,10 @@ This file knows accelerate, DeepSpeed and FSDP; it knows no data and no objectiv
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
@@ -36,6 +38,8 @@ class Sharding:
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator: Any = accelerator
         self._structure: nn.Module | None = None
+        if self.uses_fsdp:
+            _exchange_in_float32(self._accelerator.state.fsdp_plugin)
 
     @property
     def uses_deepspeed(self) -> bool:
@@ -122,6 +126,8 @@ class Sharding:
             return self._accelerator.unwrap_model(model) if first else None
         assert self._structure is not None, "remember_structure comes before the model is divided"
         inner = self._accelerator.unwrap_model(model)
+        if self.uses_fsdp:
+            _divide_again(inner)
         gather = of_deepspeed if self.uses_deepspeed else of_fsdp
         return put_together(self._structure, inner, gather, keep=first)
 
@@ -131,10 +137,28 @@ class Sharding:
         Args:
             trainer: transformers' trainer, which holds the engine too.
         """
-        trainer.optimizer = trainer.lr_scheduler = trainer.model = trainer.model_wrapped = None
+        trainer.optimizer = trainer.lr_scheduler = trainer.model = trainer.model_wrapped = trainer._engine = None
+        callbacks = trainer.callback_handler
+        callbacks.model = callbacks.optimizer = callbacks.lr_scheduler = None
         if self.uses_deepspeed:
             trainer.deepspeed = None
             self._accelerator.deepspeed_engine_wrapped.engine.destroy()
             self._accelerator.deepspeed_engine_wrapped = None
             unset_hf_deepspeed_config()  # by which transformers would load the next model in shards, too
         self._accelerator.free_memory()
+
+
+def _exchange_in_float32(plugin: Any) -> None:
+    """Sum gradients, and give scores, in float32: accelerate's bfloat16 is for weights, gradients and outputs alike."""
+    policy = plugin.mixed_precision_policy
+    if policy is not None and plugin.fsdp_version == 2:
+        plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=torch.float32)
+
+
+def _divide_again(model: nn.Module) -> None:
+    """Let go of what a forward has gathered: FSDP2 keeps the outermost parameters so, in the forward's precision."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -157,7 +157,6 @@ class RewardTrainer(StepTrainer):
             ComputeCost.of_model(inner_model(model)),
             self._ranks,
         )
-        self._replay = StepReplay(args.device, str(args.optim), self._ranks.count)
         super().__init__(
             model=model,
             args=args,
@@ -174,6 +173,8 @@ class RewardTrainer(StepTrainer):
             )
         self.sharding = Sharding(self.accelerator)
         self.sharding.remember_structure(model)
+        is_alone = self._ranks.count == 1 and not self.sharding.is_sharded
+        self._replay = StepReplay(args.device, str(args.optim), is_alone=is_alone)
         # The loss is already divided by the units of the whole step; transformers must not divide it again.
         self.model_accepts_loss_kwargs = True
         # Both of transformers' callbacks print to stdout, which belongs to data.
@@ -254,7 +255,8 @@ class RewardTrainer(StepTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        objective_parameters.load(self.objective, resume_from_checkpoint)
+        if self._objective_optimizer is None:  # which loads its own, with its state
+            objective_parameters.load(self.objective, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
