@@ -77,3 +77,8 @@ class CheckpointError(RewardLabError):
 
 class ContractError(CheckpointError):
     """The score contract is broken: probes differ from their stored scores, or the file does not parse."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of others says, in one line; the name of its class where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,6 +13,8 @@ import select
 import sys
 import traceback
 
+from rewardlab.errors import first_line
+
 _FREE = "make room and run the command again; what was there before is as it was"
 _RIGHTS = "give a place that you may write to, or run as a user who may"
 _HINTS = {
@@ -58,7 +60,7 @@ def explained(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, RuntimeError) and isinstance(below, OSError) and below.errno in _RESOURCES:
         return _of_system(below)
     if isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error):
-        return f"a file cannot be written: {(str(error).splitlines() or [type(error).__name__])[0]}", _FREE
+        return f"a file cannot be written: {first_line(error)}", _FREE
     return None
 
 

@@ -26,7 +26,7 @@ from rewardlab.data.encoding import Encoder
 from rewardlab.data.fixed_template import asks_clock
 from rewardlab.data.template import begin_token, chat_template_of, plain_template, seal_chat_template
 from rewardlab.documents import RESTORE, read_json_object, require_regular, require_regular_files
-from rewardlab.errors import CheckpointError, ConfigError, RewardLabError
+from rewardlab.errors import CheckpointError, ConfigError, RewardLabError, first_line
 from rewardlab.modeling.contract import FILE_NAME, Contract, load_contract
 from rewardlab.modeling.declared_size import require_declared_size
 from rewardlab.modeling.head import head_name, use_float32_head
@@ -205,8 +205,7 @@ def resolve_folder(source: str | Path) -> Path:
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except Exception as error:  # the hub client's own errors are many and change; each means "not to be had"
         raise CheckpointError(
-            f"{source}: no such local folder, and not to be had from the hub: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}",
+            f"{source}: no such local folder, and not to be had from the hub: {first_line(error)}",
             hint="check the path or the hub id, and the network",
         ) from error
 
@@ -271,8 +270,7 @@ def told_of(path: Path, what: str, hint: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path}: {what}: {lines[0][:300]}", hint=hint) from error
+        raise CheckpointError(f"{path}: {what}: {first_line(error)[:300]}", hint=hint) from error
 
 
 def position_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -33,7 +33,7 @@ from transformers import AutoModelForCausalLM
 from rewardlab.calibration.scale import ScoreScale
 from rewardlab.data.encoding import EncodedGroup, Encoder
 from rewardlab.data.template import render, seal_chat_template, tokenize
-from rewardlab.errors import CheckpointError, ConfigError, DataError
+from rewardlab.errors import CheckpointError, ConfigError, DataError, first_line
 from rewardlab.modeling.declared_size import require_declared_size
 from rewardlab.modeling.engine import Engine
 from rewardlab.modeling.loading import (
@@ -327,7 +327,7 @@ def load_policy(
             )
     except ValueError as error:
         raise CheckpointError(
-            f"{folder}: no causal language model: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            f"{folder}: no causal language model: {first_line(error)}",
             hint="an implicit reward needs a policy that gives probabilities to tokens",
         ) from error
     require_no_gaps(folder, sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]])

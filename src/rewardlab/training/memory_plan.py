@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from rewardlab.errors import CheckpointError, ConfigError
+from rewardlab.errors import CheckpointError, ConfigError, first_line
 from rewardlab.launching import LAUNCHERS
 from rewardlab.modeling.loading import load_config
 from rewardlab.modeling.preparing import LoraOptions, Mode
@@ -184,8 +184,7 @@ def plan_memory(
         working = alone if mode != "head_only" else CountedModel(config, kind=read_out.kind).kept(computes_in=low)
     except (ValueError, TypeError, RuntimeError, NotImplementedError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"{model}: no plan for a {config.model_type} model: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}",
+            f"{model}: no plan for a {config.model_type} model: {first_line(error)}",
             hint="train it with a small tokens_per_batch and see",
         ) from error
     size = counted.size
@@ -302,8 +301,7 @@ def _config_folder(model: str | Path) -> Path:
         return Path(hf_hub_download(str(model), "config.json")).parent
     except Exception as error:  # the hub client's own errors are many and change; each means "not to be had"
         raise CheckpointError(
-            f"{model}: no such local folder, and its config.json is not to be had from the hub: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}",
+            f"{model}: no such local folder, and its config.json is not to be had from the hub: {first_line(error)}",
             hint="check the path or the hub id, and the network; a folder with only a config.json is enough",
         ) from error
 
